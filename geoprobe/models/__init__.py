@@ -1,0 +1,1 @@
+"""A checkpoint made runnable: series, loading, layouts, capture."""

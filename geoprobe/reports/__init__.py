@@ -1,0 +1,1 @@
+"""What is shown: HTML, terminal, charts. Reads runs; imports no torch and no transformers."""

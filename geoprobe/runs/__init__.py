@@ -1,0 +1,1 @@
+"""What is kept: readings, the run folder, export."""
