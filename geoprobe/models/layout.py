@@ -133,7 +133,7 @@ def _indices(item: str, depth: int) -> Sequence[int]:
         index = int(item)
     except (ValueError, TypeError):
         raise UsageError(
-                why = self.missing.get(item, f"it has {_abbreviated(self.sites)}")
+            f"--layers {item}: not a layer of this model; give blocks from 0 to {depth - 1}, "
             "negative ones from the end, or ranges such as 0:8 or ::4."
         ) from None
     if not -depth <= index < depth:
