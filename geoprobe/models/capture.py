@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nnsight import NNsight
 
+from geoprobe.errors import UsageError
 from geoprobe.models.layout import Layout, Tap
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ Edit = Callable[["Tensor"], "Tensor"]
 
 def _first(value: Any) -> Tensor:
     """Blocks return a tensor in some families and a tuple that begins with it in others."""
-    return value[0] if isinstance(value, tuple) else value
+    tensor: Tensor = value[0] if isinstance(value, tuple) else value
+    return tensor
 
 
 class Capture:
@@ -96,6 +98,34 @@ class Capture:
         last = self.layout.sites[-1]
         self.run(inputs, [last], lambda _, x: found.append(x), edits)
         return found[0]
+
+    def logits(self, final: Tensor) -> Tensor:
+        """The head's answer (..., vocabulary) to last hidden states (..., d).
+
+        Raises:
+            UsageError: The model has no language-model head.
+        """
+        if self.layout.head is None:
+            raise UsageError(f"The logits are needed, but {self.layout.missing['logits']}.")
+        with torch.inference_mode():
+            found: Tensor = self.model.get_submodule(self.layout.head)(final)
+        return found
+
+    def check_head(self, inputs: Mapping[str, Tensor]) -> None:
+        """Makes sure that the head alone turns `final` into the model's own logits.
+
+        Raises:
+            UsageError: It does not: the family scales, caps or otherwise changes its logits.
+        """
+        small = {name: value[:1] for name, value in inputs.items()}
+        with torch.inference_mode():
+            own = self.model(**small, use_cache=False).logits
+        ours = self.logits(self.hidden(small, {}))
+        if not torch.allclose(own, ours, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+            raise UsageError(
+                f"Models of type {self.layout.family!r} change their logits after the head, which "
+                "direction ablation does not support; leave --ablate out."
+            )
 
     def _in_order(self, sites: set[str], inputs: Mapping[str, Tensor]) -> list[str]:
         if not sites <= self._order.keys():

@@ -139,12 +139,12 @@ class GroupedMoments:
         """Covariance (d, d), ddof 0."""
         offset = self._offset(without)
         second = self._sum(self._second, without)
-        return second - np.outer(offset, offset)
+        return np.asarray(second - np.outer(offset, offset))
 
     def uncentred(self, without: int | None = None) -> NDArray[np.float64]:
         """E[x xᵀ] (d, d)."""
         mean = self.mean(without)
-        return self.centred(without) + np.outer(mean, mean)
+        return np.asarray(self.centred(without) + np.outer(mean, mean))
 
     def unit_rows(self, without: int | None = None) -> NDArray[np.float64]:
         """E[u uᵀ] (d, d) of L2-normalised rows; zero rows stay zero."""
