@@ -79,8 +79,8 @@ class GroupedMoments:
         """Adds rows (n, d) of any float dtype to one group."""
         if rows.shape[0] == 0:
             return
-        for chunk in rows.split(_CHUNK_ROWS):
-            self._update(chunk, group % self.n_groups)
+        for start in range(0, rows.shape[0], _CHUNK_ROWS):
+            self._update(rows[start : start + _CHUNK_ROWS], group % self.n_groups)
 
     def _update(self, rows: Tensor, group: int) -> None:
         exact = rows.to(device=self.device, dtype=torch.float64, copy=True)
@@ -133,7 +133,7 @@ class GroupedMoments:
     def mean(self, without: int | None = None) -> NDArray[np.float64]:
         """Mean of the rows, shape (d,)."""
         assert self.shift is not None, "no rows"
-        return self._offset(without) + self.shift.cpu().numpy()
+        return np.asarray(self._offset(without) + self.shift.cpu().numpy())
 
     def centred(self, without: int | None = None) -> NDArray[np.float64]:
         """Covariance (d, d), ddof 0."""
