@@ -1,0 +1,121 @@
+"""BibTeX of the papers that the measures come from."""
+
+ROY_VETTERLI_2007 = """@inproceedings{roy2007effective,
+  title = {The effective rank: A measure of effective dimensionality},
+  author = {Roy, Olivier and Vetterli, Martin},
+  booktitle = {15th European Signal Processing Conference (EUSIPCO)},
+  pages = {606--610},
+  year = {2007}
+}"""
+
+GARRIDO_2023 = """@inproceedings{garrido2023rankme,
+  title = {{RankMe}: Assessing the Downstream Performance of Pretrained Self-Supervised
+           Representations by Their Rank},
+  author = {Garrido, Quentin and Balestriero, Randall and Najman, Laurent and LeCun, Yann},
+  booktitle = {Proceedings of the 40th International Conference on Machine Learning},
+  series = {PMLR},
+  volume = {202},
+  year = {2023},
+  eprint = {2210.02885},
+  archivePrefix = {arXiv}
+}"""
+
+LI_2025 = """@inproceedings{li2025tracing,
+  title = {Tracing the Representation Geometry of Language Models from Pretraining to
+           Post-training},
+  author = {Li, Melody Zixuan and Agrawal, Kumar Krishna and Ghosh, Arna and Teru, Komal Kumar
+            and Santoro, Adam and Lajoie, Guillaume and Richards, Blake A.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2025},
+  eprint = {2509.23024},
+  archivePrefix = {arXiv}
+}"""
+
+STRINGER_2019 = """@article{stringer2019high,
+  title = {High-dimensional geometry of population responses in visual cortex},
+  author = {Stringer, Carsen and Pachitariu, Marius and Steinmetz, Nicholas and Carandini, Matteo
+            and Harris, Kenneth D.},
+  journal = {Nature},
+  volume = {571},
+  pages = {361--365},
+  year = {2019},
+  doi = {10.1038/s41586-019-1346-5}
+}"""
+
+AGRAWAL_2022 = """@inproceedings{agrawal2022alphareq,
+  title = {{$\\alpha$-ReQ}: Assessing Representation Quality in Self-Supervised Learning by
+           measuring eigenspectrum decay},
+  author = {Agrawal, Kumar Krishna and Mondal, Arnab Kumar and Ghosh, Arna and Richards, Blake A.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {35},
+  year = {2022}
+}"""
+
+GAO_2017 = """@article{gao2017theory,
+  title = {A theory of multineuronal dimensionality, dynamics and measurement},
+  author = {Gao, Peiran and Trautmann, Eric and Yu, Byron and Santhanam, Gopal and Ryu, Stephen
+            and Shenoy, Krishna and Ganguli, Surya},
+  journal = {bioRxiv},
+  year = {2017},
+  doi = {10.1101/214262}
+}"""
+
+CHUN_2026 = """@inproceedings{chun2026estimating,
+  title = {Estimating Dimensionality of Neural Representations from Finite Samples},
+  author = {Chun, Chanwoo and Canatar, Abdulkadir and Chung, SueYeon and Lee, Daniel},
+  booktitle = {International Conference on Learning Representations},
+  year = {2026},
+  eprint = {2509.26560},
+  archivePrefix = {arXiv}
+}"""
+
+HE_OZAY_2022 = """@inproceedings{he2022exploring,
+  title = {Exploring the Gap between Collapsed and Whitened Features in Self-Supervised Learning},
+  author = {He, Bobby and Ozay, Mete},
+  booktitle = {Proceedings of the 39th International Conference on Machine Learning},
+  series = {PMLR},
+  volume = {162},
+  year = {2022}
+}"""
+
+RUDELSON_VERSHYNIN_2007 = """@article{rudelson2007sampling,
+  title = {Sampling from large matrices: An approach through geometric functional analysis},
+  author = {Rudelson, Mark and Vershynin, Roman},
+  journal = {Journal of the ACM},
+  volume = {54},
+  number = {4},
+  year = {2007},
+  doi = {10.1145/1255443.1255449}
+}"""
+
+RUDMAN_2022 = """@inproceedings{rudman2022isoscore,
+  title = {{IsoScore}: Measuring the Uniformity of Embedding Space Utilization},
+  author = {Rudman, William and Gillman, Nate and Rayne, Taylor and Eickhoff, Carsten},
+  booktitle = {Findings of the Association for Computational Linguistics: ACL 2022},
+  pages = {3325--3339},
+  year = {2022},
+  doi = {10.18653/v1/2022.findings-acl.262}
+}"""
+
+FACCO_2017 = """@article{facco2017estimating,
+  title = {Estimating the intrinsic dimension of datasets by a minimal neighborhood information},
+  author = {Facco, Elena and d'Errico, Maria and Rodriguez, Alex and Laio, Alessandro},
+  journal = {Scientific Reports},
+  volume = {7},
+  pages = {12140},
+  year = {2017},
+  doi = {10.1038/s41598-017-11873-y}
+}"""
+
+SKEAN_2025 = """@inproceedings{skean2025layer,
+  title = {Layer by Layer: Uncovering Hidden Representations in Language Models},
+  author = {Skean, Oscar and Arefin, Md Rifat and Zhao, Dan and Patel, Niket Nikul and
+            Naghiyev, Jalal and LeCun, Yann and Shwartz-Ziv, Ravid},
+  booktitle = {Proceedings of the 42nd International Conference on Machine Learning},
+  series = {PMLR},
+  volume = {267},
+  pages = {55854--55875},
+  year = {2025},
+  eprint = {2502.02013},
+  archivePrefix = {arXiv}
+}"""
