@@ -9,6 +9,12 @@ from typing import Any
 
 Key = str | int | float
 
+COLUMNS = (
+    *("checkpoint", "index", "step", "training_tokens", "probe", "measure", "site"),
+    *("value", "stderr", "n", "convention", "reason"),
+)
+"""Columns that every table of readings has; no key may be called like one."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -39,6 +45,9 @@ class Reading:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        taken = sorted(set(self.keys) & set(COLUMNS))
+        if taken:
+            raise ValueError(f"{self.measure}: a key cannot be named {', '.join(taken)}")
         for name in ("value", "stderr"):
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
@@ -53,10 +62,10 @@ class Reading:
             "probe": self.probe,
             "measure": self.measure,
             "site": self.site,
-            "keys": dict(sorted(self.keys.items())),
-            "value": self.value,
-            "stderr": self.stderr,
-            "n": self.n,
+            "keys": {name: _plain(key) for name, key in sorted(self.keys.items())},
+            "value": None if self.value is None else float(self.value),
+            "stderr": None if self.stderr is None else float(self.stderr),
+            "n": int(self.n),
             "convention": self.convention,
             "reason": self.reason,
         }
@@ -65,3 +74,9 @@ class Reading:
     def from_json(cls, data: Mapping[str, Any]) -> Reading:
         """The inverse of `to_json`."""
         return cls(**data)
+
+
+def _plain(key: Any) -> Key:
+    """A key as JSON has it; NumPy's numbers are not."""
+    plain: Key = key.item() if hasattr(key, "item") else key
+    return plain

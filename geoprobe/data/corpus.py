@@ -1,0 +1,392 @@
+"""Text to token batches: read, tokenised once, kept flat, fingerprinted.
+
+`.jsonl` and `.parquet`: one document is one sequence, `tokenizer(text)` with its default special
+tokens, cut to the length by the tokenizer's own truncation. `.txt`: packed; the text is tokenised
+without special tokens, cut into windows that leave room for the tokenizer's default special tokens,
+and each window gets them; the last short window is dropped. Files follow in the order given. Text
+is UTF-8, with or without a byte order mark; line ends of any kind are read as newlines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoprobe.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUFFIXES = (".jsonl", ".parquet", ".txt")
+
+_DOCUMENTS_AT_ONCE = 256
+_ROWS_AT_ONCE = 16_384
+_CHARACTERS_A_TOKEN = 8
+_MARGIN = 1024
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences padded on the right to the longest of them.
+
+    Attributes:
+        input_ids: Token ids (batch, time).
+        attention_mask: 1 for real tokens, 0 for padding (batch, time).
+        index: Index of each sequence in the corpus (batch,).
+    """
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    index: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokenised sequences.
+
+    Attributes:
+        ids: All token ids, one sequence after another.
+        offsets: Where each sequence begins, and the end (n + 1,).
+        pad_id: Id of the padding; never seen by a real token.
+        source: What the text is, for people.
+        empty: Number of documents left out because they had no token.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    pad_id: int
+    source: str
+    empty: int = 0
+
+    @classmethod
+    def from_ids(cls, sequences: Iterable[Sequence[int]], *, pad_id: int, source: str) -> Corpus:
+        """A corpus of sequences of token ids; empty ones are left out and counted.
+
+        Raises:
+            UsageError: Fewer than two sequences are left.
+        """
+        arrays = [np.asarray(s, dtype=np.int32) for s in sequences]
+        kept = [a for a in arrays if len(a)]
+        if len(kept) < 2:
+            raise UsageError(
+                f"The text ({source}) gives {len(kept)} sequence{'s' * (len(kept) != 1)} of "
+                "tokens, and a spectrum needs at least 2, and many more to mean something; give "
+                "more text, or a smaller --length where it is packed."
+            )
+        offsets = np.concatenate([[0], np.cumsum([len(a) for a in kept])]).astype(np.int64)
+        return cls(np.concatenate(kept), offsets, pad_id, source, len(arrays) - len(kept))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens of each sequence (n,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the token ids and where sequences end."""
+        digest = hashlib.sha256(self.offsets.astype("<i8").tobytes())
+        digest.update(self.ids.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What a run records of it."""
+        return {
+            "source": self.source,
+            "sequences": len(self),
+            "tokens": int(self.offsets[-1]),
+            "longest": int(self.lengths.max()),
+            "empty_documents": self.empty,
+            "fingerprint": self.fingerprint,
+        }
+
+    def sequence(self, index: int) -> NDArray[np.int32]:
+        """Token ids of one sequence."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    def batch(self, index: NDArray[np.int64]) -> Batch:
+        """The sequences `index`, padded on the right."""
+        lengths = self.lengths[index]
+        ids = np.full((len(index), int(lengths.max())), self.pad_id, dtype=np.int64)
+        for row, i in enumerate(index):
+            ids[row, : lengths[row]] = self.sequence(int(i))
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        return Batch(ids, mask, np.asarray(index, dtype=np.int64))
+
+
+def build_corpus(
+    tokenizer: Any,
+    text: Sequence[str | Path] | None,
+    *,
+    field: str = "text",
+    sequences: int | None = None,
+    length: int = 128,
+) -> Corpus:
+    """Tokenises text.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        text: Paths of .jsonl, .parquet and .txt files, in order; strings that do not look like a
+            file name (`is_file_name`) are documents themselves. None is the built-in corpus.
+        field: Field of a .jsonl or .parquet document that holds its text.
+        sequences: At most this many sequences, the first ones.
+        length: Tokens a sequence at most.
+
+    Raises:
+        UsageError: A file is missing, empty or not what its name says, or too little text is left.
+    """
+    _check_room(tokenizer, length)
+    if text is None:
+        from geoprobe.data.builtin import SOURCE, builtin_text
+
+        found: Iterator[Sequence[int]] = packed(tokenizer, builtin_text(), length, sequences)
+        source = SOURCE
+    else:
+        found = _tokenised(tokenizer, text, field, length, sequences)
+        names = [Path(item).name if is_file_name(item) else "strings" for item in text]
+        source = ", ".join(dict.fromkeys(names)) or "no text"
+    pad = tokenizer.pad_token_id
+    chosen = _first_non_empty(found, sequences)
+    return Corpus.from_ids(chosen, pad_id=0 if pad is None else int(pad), source=source)
+
+
+def is_file_name(item: str | Path) -> bool:
+    """Whether a `text` item names a file rather than being a document itself.
+
+    Paths do, and strings in one line with a known ending, or without white space and with any
+    ending (`notes.md`), so that a forgotten format is an error and not a document of one word.
+    """
+    if isinstance(item, Path):
+        return True
+    if len(item) >= 4096 or "\n" in item:
+        return False
+    return item.lower().endswith(SUFFIXES) or bool(re.search(r"^\S*\w\.[A-Za-z]\w{0,7}$", item))
+
+
+def file_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Paths of text files as `text` items, for a caller that means files whatever they are called.
+
+    Raises:
+        UsageError: One is a folder, is not there, or has no ending that says how to read it.
+    """
+    for path in paths:
+        _check_file(path)
+    return tuple(map(str, paths))
+
+
+def _first_non_empty(found: Iterator[Sequence[int]], n: int | None) -> Iterator[Sequence[int]]:
+    """The first n sequences that have tokens, and the empty ones before the last of them."""
+    kept = 0
+    for sequence in found:
+        if n is not None and kept == n:
+            return
+        kept += bool(len(sequence))
+        yield sequence
+
+
+def _tokenised(
+    tokenizer: Any,
+    text: Sequence[str | Path],
+    field: str,
+    length: int,
+    sequences: int | None,
+) -> Iterator[Sequence[int]]:
+    def tokenise(documents: list[str]) -> list[list[int]]:
+        encoded = tokenizer(
+            documents, truncation=True, max_length=length, return_attention_mask=False
+        )
+        return list(encoded["input_ids"])
+
+    for item in text:
+        if not is_file_name(item):
+            yield from tokenise([_no_half_characters(str(item), "A string of text")])
+            continue
+        path = Path(item)
+        _check_file(path)
+        if path.suffix.lower() == ".txt":
+            yield from packed(tokenizer, _read_text(path), length, sequences)
+            continue
+        documents = read_documents(path, field)
+        while some := list(islice(documents, _DOCUMENTS_AT_ONCE)):
+            yield from tokenise(some)
+
+
+def packed(
+    tokenizer: Any, text: str, length: int, windows: int | None = None
+) -> Iterator[Sequence[int]]:
+    """Windows of exactly `length` tokens, each with the tokenizer's default special tokens.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        text: The text.
+        length: Tokens a window, special tokens included.
+        windows: At most this many, the first ones; then no more of a long text is tokenised than
+            they take.
+    """
+    head, tail = special_ends(tokenizer, text)
+    room = length - len(head) - len(tail)
+    if room < 1:
+        raise UsageError(_no_room(length, len(head) + len(tail)))
+    ids = _leading_ids(tokenizer, text, None if windows is None else windows * room)
+    for start in range(0, len(ids) - room + 1, room):
+        yield [*head, *ids[start : start + room], *tail]
+
+
+def special_ends(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
+    """Special tokens that the tokenizer puts before and after a text by default."""
+    # The mask tells special tokens from a text that happens to be tokenised to the same ids.
+    probe = tokenizer(text[:1000], return_special_tokens_mask=True, verbose=False)
+    ids, special = list(probe["input_ids"]), list(probe["special_tokens_mask"])
+    if 0 not in special:
+        return ids, []
+    first, last = special.index(0), len(special) - special[::-1].index(0)
+    return ids[:first], ids[last:]
+
+
+def _leading_ids(tokenizer: Any, text: str, n: int | None) -> list[int]:
+    """At least the first n token ids of a text, all of them where it has fewer.
+
+    A tokenizer decides within a word or a few, so where a text is cut off only the last ids before
+    the cut can differ from those of the whole text: a generous margin of them is not used.
+    """
+    characters = len(text) if n is None else _CHARACTERS_A_TOKEN * (n + _MARGIN)
+    while True:
+        ids: list[int] = tokenizer(
+            text[:characters],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            verbose=False,
+        )["input_ids"]
+        if characters >= len(text):
+            return ids
+        if n is not None and len(ids) >= n + _MARGIN:
+            return ids[:n]
+        characters *= 2
+
+
+def read_documents(path: Path, field: str) -> Iterator[str]:
+    """The documents of a .jsonl or .parquet file, read as they are asked for.
+
+    Raises:
+        UsageError: A line is not a JSON object, the field is missing or no text, or the file
+            cannot be read or holds no document.
+    """
+    read = _read_parquet if path.suffix.lower() == ".parquet" else _read_jsonl
+    nothing = True
+    for document, where in read(path, field):
+        nothing = False
+        yield _text_of(document, field, where)
+    if nothing:
+        raise UsageError(f"--text {path}: the file holds no document.")
+
+
+def _read_jsonl(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str]]:
+    with _reading(path), path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"--text {path}, line {number}"
+            try:
+                document = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{where}: not JSON ({error}).") from error
+            if not isinstance(document, dict):
+                raise UsageError(f"{where}: not a JSON object with a field {field!r}.")
+            yield document, where
+
+
+def _read_parquet(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str]]:
+    import polars
+
+    try:
+        frame = polars.scan_parquet(path, glob=False)
+        names = frame.collect_schema().names()
+        if field not in names:
+            raise UsageError(_no_field(f"--text {path}", field, names))
+        start = 0
+        while len(rows := frame.select(field).slice(start, _ROWS_AT_ONCE).collect()[field]):
+            for row, value in enumerate(rows, start):
+                yield {field: value}, f"--text {path}, row {row}"
+            start += _ROWS_AT_ONCE
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise UsageError(f"--text {path}: cannot be read as Parquet ({error}).") from error
+
+
+def _text_of(document: dict[str, Any], field: str, where: str) -> str:
+    if field not in document:
+        raise UsageError(_no_field(where, field, list(document)))
+    value = document[field]
+    if not isinstance(value, str):
+        kind = "null" if value is None else type(value).__name__
+        raise UsageError(f"{where}: field {field!r} is {kind}, not text.")
+    return _no_half_characters(value, f"{where}: field {field!r}")
+
+
+def _no_half_characters(text: str, where: str) -> str:
+    """JSON can spell half a surrogate pair, which is no character and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{where} holds {text[error.start]!a}, half of a character; mend or leave out the text."
+        ) from None
+    return text
+
+
+def _no_field(where: str, field: str, names: list[str]) -> str:
+    have = ", ".join(map(repr, names)) or "none"
+    return f"{where}: there is no field {field!r} (it has {have}); name one with --field."
+
+
+def _read_text(path: Path) -> str:
+    with _reading(path):
+        text = path.read_text("utf-8-sig")
+    if not text.strip():
+        raise UsageError(f"--text {path}: the file is empty.")
+    return text
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what can go wrong with a text file into sentences."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--text {path}: not UTF-8 text ({error}).") from error
+    except OSError as error:
+        raise UsageError(f"--text {path}: cannot be read ({error}).") from error
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"--text {path}: that is a folder; give files.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"--text {path}: the ending says how a file is read; use one of {', '.join(SUFFIXES)}."
+        )
+    if not path.is_file():
+        raise UsageError(f"--text {path}: there is no such file.")
+
+
+def _check_room(tokenizer: Any, length: int) -> None:
+    special = len(tokenizer("")["input_ids"])
+    if length <= special:
+        raise UsageError(_no_room(length, special))
+
+
+def _no_room(length: int, special: int) -> str:
+    return (
+        f"--length {length} leaves no room for text beside this tokenizer's {special} special "
+        "tokens; give a larger one."
+    )

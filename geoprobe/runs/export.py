@@ -1,0 +1,40 @@
+"""A run's readings as a file for other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geoprobe.errors import UsageError
+
+if TYPE_CHECKING:
+    from geoprobe.runs.folder import Run
+
+FORMATS = (".parquet", ".csv", ".json")
+
+
+def export(run: Run, file: Path) -> None:
+    """Writes all readings of a run.
+
+    Args:
+        run: The run.
+        file: Parquet and CSV hold the table `run.readings`; JSON the whole document of the run,
+            findings included.
+
+    Raises:
+        UsageError: The ending is none of .parquet, .csv and .json, or the file cannot be written.
+    """
+    ending = file.suffix.lower()
+    if ending not in FORMATS:
+        raise UsageError(f"{file}: the ending says the format; use one of {', '.join(FORMATS)}.")
+    try:
+        if ending == ".parquet":
+            run.readings.write_parquet(file)
+        elif ending == ".csv":
+            run.readings.write_csv(file)
+        else:
+            text = json.dumps(run.document(), indent=1, sort_keys=True, allow_nan=False)
+            file.write_text(text + "\n", "utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written ({error}).") from error
