@@ -70,6 +70,7 @@ class Layout:
         family: The `model_type` of its config.
         depth: Number of blocks L.
         width: Width d of the residual stream.
+        vocabulary: Number of token ids.
         taps: Site name to where it is read, in execution order.
         backbone: Path of the backbone in the model; empty when the model is a bare backbone.
         head: Path of the head in the model, or None.
@@ -79,6 +80,7 @@ class Layout:
     family: str
     depth: int
     width: int
+    vocabulary: int
     taps: Mapping[str, Tap]
     backbone: str
     head: str | None
@@ -201,6 +203,7 @@ def find_layout(model: nn.Module) -> Layout:
         family=str(family),
         depth=depth,
         width=int(config.hidden_size),
+        vocabulary=int(config.vocab_size),
         taps=taps,
         backbone=backbone_path,
         head=head,

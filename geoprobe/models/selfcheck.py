@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from geoprobe.errors import UsageError
+from geoprobe.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 _TIME = 6
 
 
-def self_check(capture: Capture, vocabulary: int) -> None:
+def self_check(capture: Capture) -> None:
     """Runs the check.
 
     Args:
         capture: The model to check.
-        vocabulary: Number of token ids to draw from.
 
     Raises:
         UsageError: A site is not where the layout table says.
+        CheckpointError: Activations are not finite.
     """
     layout = capture.layout
     sites = layout.sites
     device = next(capture.model.parameters()).device
     draw = torch.Generator().manual_seed(0)
-    row = torch.randint(0, vocabulary, (1, _TIME), generator=draw).to(device)
+    row = torch.randint(0, layout.vocabulary, (1, _TIME), generator=draw).to(device)
     ids = row.repeat(len(sites) + 1, 1)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     seen: dict[str, Tensor] = {}
@@ -60,6 +60,12 @@ def self_check(capture: Capture, vocabulary: int) -> None:
         return edit
 
     capture.run(inputs, sites, observe, {s: edit_of(i + 1) for i, s in enumerate(sites)})
+    for site, activations in seen.items():
+        if not bool(torch.isfinite(activations).all()):
+            raise CheckpointError(
+                f"The activations at {site} are NaN or infinite, so nothing was measured; "
+                "where the weights are meant to be so large, a wider --dtype may help."
+            )
     for site in sites:
         if site not in seen:
             raise _wrong(layout.family, site, "it was not reached during a pass")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,14 +17,14 @@ _CHUNK_ROWS = 4096
 
 
 class Sample(Protocol):
-    """A finished statistic of n rows in d dimensions, with any one group of rows left out.
+    """A finished statistic of n rows in d dimensions, with any groups of rows left out.
 
-    `without` is the group to leave out, or None for all rows.
+    `without` holds the groups to leave out.
     """
 
     width: int
 
-    def count(self, without: int | None = None) -> int:
+    def count(self, without: Collection[int] = ()) -> int:
         """Number of rows."""
         ...
 
@@ -31,15 +32,15 @@ class Sample(Protocol):
         """Groups that have rows."""
         ...
 
-    def centred(self, without: int | None = None) -> NDArray[np.float64]:
+    def centred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """A symmetric matrix with the non-zero eigenvalues of the covariance (ddof 0)."""
         ...
 
-    def uncentred(self, without: int | None = None) -> NDArray[np.float64]:
+    def uncentred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """A symmetric matrix with the non-zero eigenvalues of E[x xᵀ]."""
         ...
 
-    def unit_rows(self, without: int | None = None) -> NDArray[np.float64]:
+    def unit_rows(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """A symmetric matrix with the non-zero eigenvalues of E[u uᵀ], u = x/|x|."""
         ...
 
@@ -126,40 +127,40 @@ class GroupedMoments:
         """Groups that have rows."""
         return [g for g in range(self.n_groups) if self.counts[g]]
 
-    def count(self, without: int | None = None) -> int:
+    def count(self, without: Collection[int] = ()) -> int:
         """Number of rows."""
-        return int(self.counts.sum() - (0 if without is None else self.counts[without]))
+        return int(self.counts.sum() - self.counts[list(without)].sum())
 
-    def mean(self, without: int | None = None) -> NDArray[np.float64]:
+    def mean(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Mean of the rows, shape (d,)."""
         assert self.shift is not None, "no rows"
         return np.asarray(self._offset(without) + self.shift.cpu().numpy())
 
-    def centred(self, without: int | None = None) -> NDArray[np.float64]:
+    def centred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Covariance (d, d), ddof 0."""
         offset = self._offset(without)
         second = self._sum(self._second, without)
         return np.asarray(second - np.outer(offset, offset))
 
-    def uncentred(self, without: int | None = None) -> NDArray[np.float64]:
+    def uncentred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """E[x xᵀ] (d, d)."""
         mean = self.mean(without)
         return np.asarray(self.centred(without) + np.outer(mean, mean))
 
-    def unit_rows(self, without: int | None = None) -> NDArray[np.float64]:
+    def unit_rows(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """E[u uᵀ] (d, d) of L2-normalised rows; zero rows stay zero."""
         assert self._unit is not None, "unit rows were not asked for"
         return self._sum(self._unit, without)
 
-    def _offset(self, without: int | None) -> NDArray[np.float64]:
+    def _offset(self, without: Collection[int]) -> NDArray[np.float64]:
         """Mean minus shift."""
-        kept = [f for g, f in enumerate(self._first) if f is not None and g != without]
+        kept = [f for g, f in enumerate(self._first) if f is not None and g not in without]
         total = torch.stack(kept).sum(0) / self.count(without)
         return np.asarray(total.cpu().numpy())
 
-    def _sum(self, parts: list[Tensor | None], without: int | None) -> NDArray[np.float64]:
+    def _sum(self, parts: list[Tensor | None], without: Collection[int]) -> NDArray[np.float64]:
         """Mean over groups of an upper-block matrix, made symmetric."""
-        kept = [p for g, p in enumerate(parts) if p is not None and g != without]
+        kept = [p for g, p in enumerate(parts) if p is not None and g not in without]
         total = kept[0].clone()
         for part in kept[1:]:
             total += part
@@ -248,26 +249,26 @@ class GramSample:
         """Groups that have rows."""
         return [int(g) for g in np.unique(self._groups)]
 
-    def _kept(self, without: int | None) -> NDArray[np.int64]:
-        return np.flatnonzero(self._groups != (-1 if without is None else without))
+    def _kept(self, without: Collection[int]) -> NDArray[np.int64]:
+        return np.flatnonzero(~np.isin(self._groups, list(without)))
 
-    def count(self, without: int | None = None) -> int:
+    def count(self, without: Collection[int] = ()) -> int:
         """Number of rows."""
         return len(self._kept(without))
 
-    def centred(self, without: int | None = None) -> NDArray[np.float64]:
+    def centred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Doubly centred Gram matrix over n."""
         kept = self._kept(without)
         gram = self._gram[np.ix_(kept, kept)]
         side = gram.mean(0)
         return np.asarray((gram - side[:, None] - side[None, :] + side.mean()) / len(kept))
 
-    def uncentred(self, without: int | None = None) -> NDArray[np.float64]:
+    def uncentred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Gram matrix of the raw rows over n."""
         kept = self._kept(without)
         return np.asarray(self._raw[np.ix_(kept, kept)] / len(kept))
 
-    def unit_rows(self, without: int | None = None) -> NDArray[np.float64]:
+    def unit_rows(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Cosine matrix of the rows over n."""
         kept = self._kept(without)
         norms = np.where(self._norms == 0, 1.0, self._norms)[kept]

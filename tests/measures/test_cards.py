@@ -13,8 +13,8 @@ from geoprobe.measures.registry import card, cards, register
 NAMES = {
     "rankme", "alpha", "alpha_r2", "alpha_r2_13_100", "participation_ratio",
     "participation_ratio_corrected", "nesum", "stable_rank", "isoscore", "top1_share",
-    "rankme_headless", "intrinsic_dim", "intrinsic_dim_ml", "matrix_entropy", "ablation_loss",
-    "ablation_accuracy",
+    "rankme_corrected", "rankme_headless", "intrinsic_dim", "intrinsic_dim_ml", "matrix_entropy",
+    "ablation_loss", "ablation_accuracy",
 }  # fmt: skip
 
 

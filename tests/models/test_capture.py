@@ -91,12 +91,12 @@ def test_padding_on_the_right_changes_no_real_token(family: str) -> None:
 def test_the_self_check_passes_on_a_right_row_and_names_a_wrong_site(family: str) -> None:
     model = tiny_model(family)
     layout = find_layout(model)
-    self_check(Capture(model, layout), VOCABULARY)
+    self_check(Capture(model, layout))
     assert layout.width == WIDTH
     wrong = dict(layout.taps)
     wrong["final"] = Tap(layout.taps["block.1"].module, "output")
     with pytest.raises(UsageError, match="'final' is wrong"):
-        self_check(Capture(model, replace(layout, taps=wrong)), VOCABULARY)
+        self_check(Capture(model, replace(layout, taps=wrong)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,398 @@
+"""The Python face: `geoprobe.measure`, `geoprobe.open`, and the run they give."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.probes.registry import choose_plans, settle
+from geoprobe.runs.folder import Run as RunFolder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from geoprobe.data.corpus import Corpus
+    from geoprobe.probes.base import Plan
+    from geoprobe.survey import Progress
+
+_LIBRARIES = ("geoprobe", "torch", "transformers", "nnsight", "numpy", "scipy")
+
+
+class Run(RunFolder):
+    """A run folder that can also show itself."""
+
+    def report(self, path: str | Path) -> Path:
+        """Writes the self-contained HTML report.
+
+        Args:
+            path: The file to write.
+        """
+        from geoprobe.reports.html import write_report
+
+        return Path(write_report([self], Path(path)) or path)
+
+    def charts(self, directory: str | Path, image: str = "png") -> list[Path]:
+        """Writes each chart as an image (`png` or `svg`)."""
+        from geoprobe.reports.html import write_charts
+
+        return list(write_charts([self], Path(directory), image))
+
+
+class _Silent:
+    """Progress for a library call: none."""
+
+    def checkpoint(self, label: str, done: int, total: int) -> None:
+        pass
+
+    def batches(self, done: int, total: int, tokens: int) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Options:
+    """On what and how; the same words as the command line's options.
+
+    What a probe can be told besides is in its own module (`SpectrumOptions`, `AblationOptions`).
+
+    Attributes:
+        probes: Names of one-pass probes.
+        text: Files (.jsonl, .parquet, .txt), or strings that are one document each; none is the
+            demo series' own text for `demo`, and the built-in corpus for everything else.
+        field: Field of a .jsonl or .parquet document that holds its text.
+        sequences: At most this many sequences.
+        length: Tokens a sequence at most.
+        batch_size: Sequences a batch; None chooses.
+        layers: Block numbers (`0,-1`, `::4`), or None for all.
+        sites: Site names (`embed,final`), or None for all.
+        device: Where to run (`cpu`, `cuda`, `mps`); None is the best there is.
+        dtype: Precision of the weights.
+        seed: Seed of whatever is drawn.
+        tokenizer: Folder of a tokenizer to use instead of the checkpoints' own.
+        trust_remote_code: Whether code that comes with a checkpoint may run.
+    """
+
+    probes: tuple[str, ...] = ("spectrum",)
+    text: tuple[str, ...] = ()
+    field: str = "text"
+    sequences: int = 1024
+    length: int = 128
+    batch_size: int | None = None
+    layers: str | None = None
+    sites: str | None = None
+    device: str | None = None
+    dtype: str = "float32"
+    seed: int = 0
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("sequences", 2), ("length", 2), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give at least {least}.")
+
+
+def measure(
+    series: str | Path | Sequence[str | Path] | None = None,
+    *,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    select: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    command: str = "measure",
+    **options: Any,
+) -> Run:
+    """Measures a series of checkpoints, or one live module.
+
+    Args:
+        series: `demo`, checkpoint folders, folders of them, .gguf files.
+        model: A live transformers module to measure instead of a series.
+        tokenizer: Its tokenizer.
+        out: The run folder; None makes a temporary one that lives as long as the result.
+        fresh: Start over where the folder holds another run.
+        select: Which checkpoints: `pattern`, `every`, `log_spaced`, `last`.
+        progress: Told how far the loop is.
+        command: Recorded in the run.
+        **options: Fields of `Options` and of the probes' own options (`tokens`, `conventions`,
+            `drop_sinks`, `skip`, `ablate`); single values stand for one-element tuples.
+
+    Returns:
+        The run. `run.failed` names checkpoints that could not be measured.
+
+    Raises:
+        UsageError: An option or the input is wrong.
+    """
+    shared = {f.name for f in fields(Options)}
+    settled = settle(Options, {n: v for n, v in options.items() if n in shared})
+    rest = {n: v for n, v in options.items() if n not in shared}
+    plans, settled_rest = choose_plans(settled.probes, rest)
+    if (series is None) == (model is None):
+        raise UsageError("Give either a series or model=..., one of the two.")
+    job = _Job(settled, plans, settled_rest, out, fresh, progress or _Silent(), command)
+    if model is not None:
+        return _measure_module(model, tokenizer, job)
+    arguments = [series] if isinstance(series, str | Path) else list(series or ())
+    return _measure_series([str(a) for a in arguments], job, select or {})
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `measure` was asked for, settled."""
+
+    options: Options
+    plans: list[Plan]
+    plan_options: dict[str, Any]
+    out: str | Path | None
+    fresh: bool
+    progress: Progress
+    command: str
+
+    def tokenise(self, tokenizer: Any) -> Corpus:
+        """The corpus with a tokenizer."""
+        from geoprobe.data.corpus import build_corpus
+
+        return build_corpus(
+            tokenizer,
+            self.options.text or None,
+            field=self.options.field,
+            sequences=self.options.sequences,
+            length=self.options.length,
+        )
+
+    def create(self, corpus: Corpus, device: Any, series: dict[str, Any]) -> Run:
+        """The run, new or resumed."""
+        from geoprobe.data.corpus import is_file_name
+        from geoprobe.survey import choose_batch_size, statistics_memory
+
+        recorded = {f.name: getattr(self.options, f.name) for f in fields(self.options)}
+        recorded |= self.plan_options
+        recorded.pop("device")  # recorded with the environment
+        recorded["text"] = [
+            Path(item).name if is_file_name(item) else f"a document of {len(item)} characters"
+            for item in self.options.text
+        ]
+        header = _header(self.command, recorded, corpus.describe(), series)
+        header["environment"] |= {"device": str(device), "dtype": self.options.dtype}
+        header["chosen"] = {
+            "batch_size": self.options.batch_size or choose_batch_size(self.options.length),
+            "statistics_memory": statistics_memory(),
+        }
+        return _create(self.out, header, self.fresh)
+
+
+def open_run(path: str | Path) -> Run:
+    """Opens a run folder.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    return Run.open(Path(path))
+
+
+def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) -> Run:
+    from geoprobe.models.series import find_series
+
+    found = find_series(arguments, **select)
+    for label, message in found.skipped:
+        job.progress.note(f"{label}: {message}")
+    measurable = [c for c in found.checkpoints if not c.incomplete]
+    if not measurable:
+        raise CheckpointError(
+            "No checkpoint can be measured: "
+            + "; ".join(f"{c.label}: {c.incomplete}" for c in found.checkpoints)
+        )
+    import torch
+
+    from geoprobe.survey import Corpora, Settings, checkpoint_entry, survey_series
+
+    options = job.options
+    device, dtype = _device(options.device), _dtype(options.dtype)
+    tokenise = job.tokenise
+    if not options.text and arguments == ["demo"]:
+        from geoprobe.data.demo_series import demo_text_path
+
+        text = (str(demo_text_path()),)
+        tokenise = replace(job, options=replace(options, text=text)).tokenise
+    corpora = Corpora(tokenise, options.tokenizer)
+    corpus = corpora(measurable[0])
+    series = {
+        "arguments": [Path(a).name if Path(a).exists() else a for a in arguments],
+        "checkpoints": [checkpoint_entry(c, "") for c in found.checkpoints],
+    }
+    with job.create(corpus, device, series) as run:
+        chosen = run.header["chosen"]
+        settings = Settings(
+            corpus_for=corpora,
+            plans=job.plans,
+            batch_size=chosen["batch_size"],
+            memory=chosen["statistics_memory"],
+            device=device,
+            dtype=dtype,
+            seed=options.seed,
+            layers=options.layers,
+            sites=options.sites,
+            trust_remote_code=options.trust_remote_code,
+        )
+        torch.manual_seed(options.seed)
+        survey_series(found.checkpoints, settings, run, job.progress)
+    return run
+
+
+def _measure_module(model: nn.Module, tokenizer: Any, job: _Job) -> Run:
+    from geoprobe.models.capture import Capture
+    from geoprobe.models.layout import find_layout
+    from geoprobe.models.loading import Loaded
+    from geoprobe.models.selfcheck import self_check
+    from geoprobe.survey import measure_model
+
+    if tokenizer is None:
+        raise UsageError(
+            "measure(model=...) needs tokenizer=... as well, to make token ids of text."
+        )
+    corpus = job.tokenise(tokenizer)
+    weights = next(model.parameters())
+    job = replace(job, options=replace(job.options, dtype=str(weights.dtype).split(".")[-1]))
+    entry = {"label": "model", "step": None, "tokens": None, "stage": None, "fingerprint": "live"}
+    series = {"arguments": [], "checkpoints": [entry]}
+    training = model.training
+    with job.create(corpus, weights.device, series) as run:
+        model.eval()
+        try:
+            loaded = Loaded(model, find_layout(model), in_place=False)
+            capture = Capture(model, loaded.layout)
+            self_check(capture)
+            outcome = measure_model(
+                loaded,
+                capture,
+                corpus,
+                job.plans,
+                batch_size=run.header["chosen"]["batch_size"],
+                seed=job.options.seed,
+                memory=run.header["chosen"]["statistics_memory"],
+                layers=job.options.layers,
+                sites=job.options.sites,
+                tick=job.progress.batches,
+            ).named("model")
+        finally:
+            model.train(training)
+        run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
+    return run
+
+
+def _create(out: str | Path | None, header: dict[str, Any], fresh: bool) -> Run:
+    if out is not None:
+        return Run.create(Path(out), header, fresh=fresh)
+    temporary = tempfile.TemporaryDirectory(prefix="geoprobe-")
+    run = Run.create(Path(temporary.name) / "run", header)
+    run.keep_alive = temporary
+    return run
+
+
+def _header(
+    command: str, options: Mapping[str, Any], corpus: Mapping[str, Any], series: Mapping[str, Any]
+) -> dict[str, Any]:
+    """run.json: what must be the same for a run to be resumed, and the series."""
+    return {
+        "command": command,
+        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
+        "corpus": dict(corpus),
+        "environment": {
+            "python": platform.python_version(),
+            "libraries": {name: _version(name) for name in _LIBRARIES},
+        },
+        "series": dict(series),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _device(name: str | None) -> Any:
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"--device {name}: this machine has no such device; leave it out or give cpu."
+        ) from error
+    return device
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UsageError(f"--dtype {name}: not one of {', '.join(known)}.")
+    return known[name]
+
+
+def measure_features(
+    features: Any,
+    *,
+    conventions: Sequence[str] = ("exact",),
+    skip: Sequence[str] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    fresh: bool = False,
+) -> Run:
+    """Measures the spectrum of activations that someone already has.
+
+    Args:
+        features: Rows (n, d): an array or tensor, a mapping from site to such, or the path of a
+            .npy or .safetensors file (each 2-D tensor is a site).
+        conventions: Conventions of rankme and alpha.
+        skip: Measures to leave out.
+        seed: Seed of whatever is drawn.
+        out: The run folder; None makes a temporary one that lives as long as the result.
+        fresh: Start over where the folder holds another run.
+
+    Returns:
+        A run with one checkpoint named `features`.
+
+    Raises:
+        UsageError: The file cannot be read, or the features are not a matrix of finite numbers.
+    """
+    from geoprobe.data.features import read_features
+    from geoprobe.probes.spectrum import SpectrumOptions, measure_rows
+
+    options = SpectrumOptions(conventions=tuple(conventions), skip=tuple(skip))
+    matrices, digest = read_features(features)
+    outcome = measure_rows(matrices, options, seed).named("features")
+    entry = {
+        "label": "features",
+        "step": None,
+        "tokens": None,
+        "stage": None,
+        "fingerprint": digest,
+    }
+    header = _header(
+        "rank --features",
+        {"conventions": list(conventions), "skip": list(skip), "seed": seed},
+        {"source": "features", "fingerprint": digest},
+        {"arguments": [], "checkpoints": [entry]},
+    )
+    header["environment"] |= {"device": "cpu", "dtype": "float64"}
+    with _create(out, header, fresh) as run:
+        if not run.is_done(entry):
+            run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
+    return run

@@ -1,0 +1,89 @@
+"""The command line: one line per verb, errors turned into sentences and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from geoprobe.commands import corpus, explain, export, rank, report, series
+from geoprobe.errors import GeoprobeError
+
+app = typer.Typer(
+    name="geoprobe",
+    help="Measure the geometry of neural network representations over checkpoint series.",
+    epilog="Begin with: geoprobe rank demo. What a number means: geoprobe explain rankme.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("rank", no_args_is_help=True)(rank.rank)
+app.command("series", no_args_is_help=True)(series.series)
+app.command("report", no_args_is_help=True)(report.report)
+app.command("export", no_args_is_help=True)(export.export)
+app.command("explain")(explain.explain)
+app.command("corpus")(corpus.corpus)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from geoprobe import __version__
+
+        typer.echo(f"geoprobe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def shared(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error instead of a sentence.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends in one sentence and its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(prog_name="geoprobe", standalone_mode=False)
+    except GeoprobeError as error:
+        if debug:
+            raise
+        typer.echo(f"geoprobe: {error}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        typer.echo("geoprobe: stopped; checkpoints already measured are kept.", err=True)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        code = _other(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _other(error: Exception) -> int:
+    """Errors of the argument parser are sentences too; anything else is a bug, and said so."""
+    from geoprobe.commands.parsing import sentence
+
+    said = sentence(error)
+    if said is not None:
+        typer.echo(f"geoprobe: {said}", err=True)
+        return GeoprobeError.exit_code
+    if isinstance(error, typer.Abort):
+        return 130
+    typer.echo(
+        f"geoprobe: an unexpected {type(error).__name__} ({error}); checkpoints already measured "
+        "are kept. Run again with `geoprobe --debug ...` for the traceback.",
+        err=True,
+    )
+    return 70

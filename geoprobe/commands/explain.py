@@ -1,0 +1,90 @@
+"""`geoprobe explain`: the card of a measure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+_DIRECTIONS = {
+    "up": "Up is better: a check looks for a fall.",
+    "down": "Down is better: a check looks for a rise.",
+    "either": "Neither is better: a check looks for any change.",
+}
+
+
+def explain(
+    measure: Annotated[
+        str | None,
+        typer.Argument(metavar="[MEASURE]", help="Its name, as in readings. Default: list all."),
+    ] = None,
+    bibtex: Annotated[
+        bool, typer.Option("--bibtex", help="Only the BibTeX entries of the sources.")
+    ] = False,
+) -> None:
+    """Say what a measure is: definition, convention, source, pitfalls."""
+    from geoprobe.measures.registry import card, cards
+
+    chosen = [card(measure)] if measure else list(cards().values())
+    if bibtex:
+        found_entries = {key: entry for c in chosen for key, entry in bibtex_entries(c.bibtex)}
+        if not found_entries:
+            typer.echo(f"{measure} has no published source: {chosen[0].source}", err=True)
+        else:
+            typer.echo("\n\n".join(found_entries.values()))
+        return
+    if measure is None:
+        width = max(len(c.name) for c in chosen)
+        for c in chosen:
+            typer.echo(f"{c.name:<{width}}  {c.title}")
+        typer.echo("\ngeoprobe explain MEASURE says what one is.")
+        return
+    import shutil
+    import textwrap
+
+    columns = min(100, shutil.get_terminal_size((100, 24)).columns)
+
+    def paragraph(title: str, text: str) -> None:
+        filled = textwrap.fill(
+            " ".join(text.split()),
+            columns,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
+        typer.echo(f"\n{title}\n{filled}")
+
+    found = chosen[0]
+    typer.echo(f"{found.name}: {found.title}" + (f" ({found.symbol})" if found.symbol else ""))
+    paragraph("Definition", found.formula)
+    paragraph("Unit", found.unit)
+    paragraph("Direction", _DIRECTIONS[found.direction])
+    typer.echo("\nConventions")
+    for name, what in found.conventions.items():
+        typer.echo(
+            textwrap.fill(f"{name}: {what}", columns, initial_indent="  ", subsequent_indent="    ")
+        )
+    paragraph("Source", found.source)
+    if found.pitfalls:
+        typer.echo("\nPitfalls")
+        for pitfall in found.pitfalls:
+            typer.echo(
+                textwrap.fill(pitfall, columns, initial_indent="  - ", subsequent_indent="    ")
+            )
+
+
+def bibtex_entries(text: str) -> Iterator[tuple[str, str]]:
+    """Key and text of each BibTeX entry, from its `@type{key,` to the brace that closes it."""
+    end = 0
+    for start in re.finditer(r"@\w+\s*\{\s*([^\s,{}]+)\s*,", text):
+        if start.start() < end:
+            continue  # inside a field of the entry before
+        depth = 0
+        for brace in re.finditer(r"[{}]", text[start.start() :]):
+            depth += 1 if brace[0] == "{" else -1
+            if depth == 0:
+                end = start.start() + brace.end()
+                yield start[1], text[start.start() : end]
+                break

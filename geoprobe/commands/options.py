@@ -1,0 +1,154 @@
+"""Options that every measuring verb shares: the same words everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_TEXT, _SERIES, _COMPUTE, _OUTPUT = "What is fed", "Which checkpoints", "How it runs", "Output"
+
+SeriesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SERIES...",
+        help="demo, a checkpoint folder, a folder of checkpoints, several of these, "
+        "or a .gguf file.",
+        show_default=False,
+    ),
+]
+Text = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--text",
+        help="Text to measure on, repeatable: .jsonl and .parquet (a document is a sequence) or "
+        ".txt (packed). Default: the built-in corpus.",
+        rich_help_panel=_TEXT,
+        show_default=False,
+    ),
+]
+Field = Annotated[
+    str,
+    typer.Option("--field", help="Field with the text in .jsonl/.parquet.", rich_help_panel=_TEXT),
+]
+Sequences = Annotated[
+    int, typer.Option("--sequences", help="At most N sequences.", rich_help_panel=_TEXT)
+]
+Length = Annotated[
+    int, typer.Option("--length", help="Tokens a sequence at most.", rich_help_panel=_TEXT)
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="Folder of a tokenizer, where the checkpoints have none.",
+        rich_help_panel=_TEXT,
+        show_default=False,
+    ),
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        help="Regular expression with groups named stage, step, tokens or epoch that orders the "
+        "checkpoints' names.",
+        rich_help_panel=_SERIES,
+        show_default=False,
+    ),
+]
+Every = Annotated[
+    int, typer.Option("--every", help="Every K-th checkpoint.", rich_help_panel=_SERIES)
+]
+LogSpaced = Annotated[
+    int | None,
+    typer.Option(
+        "--log-spaced",
+        help="N checkpoints evenly spaced in log step.",
+        rich_help_panel=_SERIES,
+        show_default=False,
+    ),
+]
+Last = Annotated[
+    int | None,
+    typer.Option("--last", help="The last N only.", rich_help_panel=_SERIES, show_default=False),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        help="Sequences a batch. Default: chosen.",
+        rich_help_panel=_COMPUTE,
+        show_default=False,
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        help="Blocks to measure, as in 0,-1 or ::4. Default: all.",
+        rich_help_panel=_COMPUTE,
+        show_default=False,
+    ),
+]
+Sites = Annotated[
+    str | None,
+    typer.Option(
+        "--sites",
+        help="Sites to measure: embed, block.3, block (all of them), final. Default: all.",
+        rich_help_panel=_COMPUTE,
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu, cuda or mps. Default: cuda if there is one.",
+        rich_help_panel=_COMPUTE,
+        show_default=False,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="Precision of the model (statistics are float64): float32, bfloat16, float16.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Seed of whatever is drawn.", rich_help_panel=_COMPUTE)
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run code that comes with a checkpoint. Only for checkpoints you trust.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Run folder. Default: geoprobe-runs/<name of the series>.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Start over if the folder has a run.", rich_help_panel=_OUTPUT),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="One JSON document on stdout, everything else on stderr.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No table, no progress.", rich_help_panel=_OUTPUT)
+]

@@ -1,0 +1,198 @@
+"""`geoprobe rank`: spectra of every checkpoint and layer, phases, direction ablation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geoprobe.commands import options as o
+from geoprobe.errors import UsageError
+
+if TYPE_CHECKING:
+    from geoprobe.api import Run
+
+_MEASURE = "What is measured"
+
+
+def rank(
+    series: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SERIES...",
+            help="demo, a checkpoint folder, a folder of checkpoints, several of these, "
+            "or a .gguf file.",
+            show_default=False,
+        ),
+    ] = None,
+    tokens: Annotated[
+        str,
+        typer.Option(
+            "--tokens",
+            help="last (the last real token of a sequence), mean, all; or several: last,all.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = "last",
+    convention: Annotated[
+        str,
+        typer.Option(
+            "--convention",
+            help="exact, li2025, garrido2023, reptrix0.1, stringer; or several: exact,li2025.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = "exact",
+    drop_sinks: Annotated[
+        bool,
+        typer.Option(
+            "--drop-sinks",
+            help="Also measure without attention-sink tokens: those whose residual norm exceeds "
+            "10 medians of their sequence on a pilot batch, by position and token id.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = False,
+    ablate: Annotated[
+        str | None,
+        typer.Option(
+            "--ablate",
+            help="Next-token loss with the K top directions of `final` removed, and alone kept: "
+            "10,50.",
+            rich_help_panel=_MEASURE,
+            show_default=False,
+        ),
+    ] = None,
+    skip: Annotated[
+        str | None,
+        typer.Option(
+            "--skip",
+            help="Leave out the costly ones: matrix_entropy,intrinsic_dim.",
+            rich_help_panel=_MEASURE,
+            show_default=False,
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="Measure activations you already have instead of a series: .npy (n x d) or "
+            ".safetensors (each 2-D tensor is a site).",
+            rich_help_panel=_MEASURE,
+            show_default=False,
+        ),
+    ] = None,
+    text: o.Text = None,
+    field: o.Field = "text",
+    sequences: o.Sequences = 1024,
+    length: o.Length = 128,
+    tokenizer: o.Tokenizer = None,
+    pattern: o.Pattern = None,
+    every: o.Every = 1,
+    log_spaced: o.LogSpaced = None,
+    last: o.Last = None,
+    batch_size: o.BatchSize = None,
+    layers: o.Layers = None,
+    sites: o.Sites = None,
+    device: o.Device = None,
+    dtype: o.Dtype = "float32",
+    seed: o.Seed = 0,
+    trust_remote_code: o.TrustRemoteCode = False,
+    out: o.Out = None,
+    fresh: o.Fresh = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """RankMe, alpha-ReQ and their kin for every checkpoint and layer, and the training phases.
+
+    Writes a run folder (resumed when the same command is run again) and report.html in it.
+    """
+    if features is not None:
+        if series:
+            raise UsageError("Give either SERIES or --features FILE, one of the two.")
+        from geoprobe.api import measure_features
+
+        found = measure_features(
+            features,
+            conventions=_words(convention),
+            skip=_words(skip),
+            seed=seed,
+            out=out or default_out([features.stem]),
+            fresh=fresh,
+        )
+        show(found, json=json, quiet=quiet)
+        return
+    if not series:
+        raise UsageError("No series was given; try `geoprobe rank demo`, or give --features FILE.")
+    from geoprobe.api import measure
+    from geoprobe.commands.progress import Bars
+    from geoprobe.data.corpus import file_names
+
+    with Bars(quiet=quiet) as bars:
+        found = measure(
+            series,
+            out=out or default_out(series),
+            fresh=fresh,
+            select={"pattern": pattern, "every": every, "log_spaced": log_spaced, "last": last},
+            progress=bars,
+            command="rank",
+            tokens=_words(tokens),
+            conventions=_words(convention),
+            drop_sinks=drop_sinks,
+            ablate=_numbers("--ablate", ablate),
+            skip=_words(skip),
+            text=file_names(text) if text else None,
+            field=field,
+            sequences=sequences,
+            length=length,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            layers=layers,
+            sites=sites,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            trust_remote_code=trust_remote_code,
+        )
+    show(found, json=json, quiet=quiet)
+    if found.failed:
+        raise typer.Exit(4)
+
+
+def show(run: Run, *, json: bool, quiet: bool) -> None:
+    """Writes the report, then the JSON document or the table."""
+    import sys
+
+    report = run.report(run.path / "report.html")
+    if json:
+        import json as json_module
+
+        json_module.dump(run.document(), sys.stdout, indent=1, sort_keys=True, allow_nan=False)
+        sys.stdout.write("\n")
+    elif not quiet:
+        from rich.console import Console
+
+        from geoprobe.reports.terminal import render
+
+        render(run, Console())
+    print(f"Run: {run.path}\nReport: {report}", file=sys.stderr if json or quiet else sys.stdout)
+
+
+def default_out(series: list[str]) -> Path:
+    """The run folder when none is named: after the series."""
+    names = [Path(argument).resolve().name if argument != "demo" else "demo" for argument in series]
+    stem = re.sub(r"[^\w.-]+", "_", "+".join(names))[:80].strip("._") or "run"
+    return Path("geoprobe-runs") / stem
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(w.strip() for w in text.split(",") if w.strip())) if text else ()
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(text))
+    except ValueError:
+        raise UsageError(f"{option} {text}: give whole numbers, as in 10,50.") from None
+
+
+__all__: list[Any] = ["default_out", "rank", "show"]

@@ -1,0 +1,377 @@
+"""Loads checkpoints: the first through transformers, the next of the same architecture in place.
+
+In-place loading copies each tensor of the next checkpoint into the parameter that it belongs to, so
+a series costs one model's memory and no module construction. The result is bit for bit that of
+`from_pretrained`; wherever that is not certain, `from_pretrained` does the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.models.in_place import Plan, has_adapter, learn, one_thread, require_finite
+from geoprobe.models.layout import Layout, find_layout
+from geoprobe.models.series import Checkpoint
+from geoprobe.models.weights import DamagedError, examine, shown, weight_files
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+)
+_IRRELEVANT = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+"""Keys of config.json that do not change the model; the precision is set by the user."""
+
+_CONSTANTS = (".inv_freq", ".masked_bias", ".position_ids", ".cos_cached", ".sin_cached")
+"""Tensors that old versions of transformers stored and newer ones compute."""
+
+_GENERATING = ("ForCausalLM", "LMHeadModel")
+
+
+@dataclass
+class Loaded:
+    """A model ready to measure.
+
+    Attributes:
+        model: The model with its head where it has one, in evaluation mode.
+        layout: Where its sites are.
+        in_place: Whether `model` is the module that the load before gave, with other weights.
+        unused: Names of tensors on disk that the model has no use for.
+    """
+
+    model: nn.Module
+    layout: Layout
+    in_place: bool
+    unused: tuple[str, ...] = ()
+
+
+@dataclass
+class _Shell:
+    """A built model whose weights are about to be replaced, and how."""
+
+    model: nn.Module
+    layout: Layout
+    unused: tuple[str, ...]
+    config: dict[str, Any]
+    raw_config: bytes
+    plan: Plan | None
+
+
+class Loader:
+    """Loads one checkpoint after another, reusing the model while the architecture stays.
+
+    A model that was given out holds other weights after the next load.
+
+    Args:
+        device: Where the model runs.
+        dtype: Precision of the weights.
+        trust_remote_code: Whether code that comes with a checkpoint may run.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.trust_remote_code = trust_remote_code
+        self._shell: _Shell | None = None
+        self._given: weakref.ref[nn.Module] | None = None
+
+    def load(self, checkpoint: Checkpoint) -> Loaded:
+        """Loads a checkpoint and makes sure that it can be measured.
+
+        After a failure the model given out last may be half written; it must not be used again. The
+        next load overwrites all of it.
+
+        Raises:
+            CheckpointError: The checkpoint is incomplete or truncated, does not fit its config, or
+                has weights that are not finite.
+            UsageError: The layout table does not have this family.
+        """
+        if checkpoint.incomplete:
+            raise CheckpointError(f"{checkpoint.label}: {checkpoint.incomplete}.")
+        try:
+            shell = self._copy(checkpoint) or self._build(checkpoint)
+        except DamagedError as error:
+            raise CheckpointError(f"{checkpoint.label}: {error}.") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"{checkpoint.label}: it cannot be read ({_one_line(error)})."
+            ) from error
+        in_place = self._given is not None and self._given() is shell.model
+        self._given = weakref.ref(shell.model)
+        return Loaded(shell.model, shell.layout, in_place, shell.unused)
+
+    def forget(self) -> None:
+        """Drops the model, so that the next load builds anew."""
+        self._shell = self._given = None
+
+    def _copy(self, checkpoint: Checkpoint) -> _Shell | None:
+        """Copies the weights into the model there is; None when it is not of this architecture."""
+        shell = self._shell
+        if shell is None or shell.plan is None or checkpoint.kind != "folder":
+            return None
+        raw = (checkpoint.path / "config.json").read_bytes()
+        if raw != shell.raw_config:
+            if _parse_config(raw) != shell.config:
+                return None
+            shell.raw_config = raw
+        if has_adapter(checkpoint.path):
+            return None
+        return shell if shell.plan.copy(weight_files(checkpoint.path)) else None
+
+    def _build(self, checkpoint: Checkpoint) -> _Shell:
+        """A fresh load through transformers."""
+        self._shell = None  # frees the old model before the new one is built
+        condition = examine(checkpoint.path, checkpoint.kind)
+        if condition.damage is not None:
+            raise DamagedError(condition.damage)
+        raw, config, files = b"", {}, []
+        if checkpoint.kind == "folder":
+            raw = (checkpoint.path / "config.json").read_bytes()
+            config = _parse_config(raw)
+            files = weight_files(checkpoint.path)
+        try:
+            model, info = _from_pretrained(checkpoint, config, self.dtype, self.trust_remote_code)
+        except Exception as error:  # a broken file or config can make transformers raise anything
+            raise DamagedError(_transformers_failed(error)) from error
+        _require_fit(model, info)
+        model = model.to(self.device).eval()
+        model.requires_grad_(False)
+        if self.device.type == "cpu":
+            _leave_files(model, files)
+        layout = find_layout(model)
+        plan = learn(model, checkpoint.path, config, files) if files else None
+        unused = tuple(sorted(info["unexpected_keys"]))
+        # Kept even if its weights turn out not to be finite: the next load overwrites them.
+        self._shell = _Shell(model, layout, unused, config, raw, plan)
+        require_finite(dict(model.state_dict(keep_vars=True)))
+        return self._shell
+
+
+def prefetch(checkpoint: Checkpoint) -> None:
+    """Asks the system to read a checkpoint's weights ahead while another one is measured.
+
+    Only advice: it starts no thread, takes none of this process's memory, and does nothing where
+    the system knows no such advice or the files are not there.
+    """
+    if not hasattr(os, "posix_fadvise") or checkpoint.incomplete:
+        return
+    with suppress(OSError, DamagedError):
+        files = [checkpoint.path] if checkpoint.kind == "gguf" else weight_files(checkpoint.path)
+        for path in files:
+            with path.open("rb", buffering=0) as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def load_tokenizer(checkpoint: Checkpoint, override: str | None = None) -> Any:
+    """The tokenizer of a checkpoint: its own folder's, else the one in the folder above.
+
+    Args:
+        checkpoint: The checkpoint.
+        override: A folder with a tokenizer to use instead (`--tokenizer`).
+
+    Raises:
+        UsageError: There is none in either place.
+    """
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        if checkpoint.kind == "gguf" and override is None:
+            return AutoTokenizer.from_pretrained(
+                checkpoint.path.parent, gguf_file=checkpoint.path.name
+            )
+        folder = tokenizer_folder(checkpoint, override)
+        try:
+            return AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"The tokenizer in {folder} could not be loaded ({_one_line(error)}); "
+                "give another with --tokenizer FOLDER."
+            ) from error
+
+
+def tokenizer_folder(checkpoint: Checkpoint, override: str | None = None) -> Path:
+    """Where the tokenizer of a checkpoint folder is."""
+    if override is not None:
+        folders = [Path(override)]
+    else:
+        folders = [checkpoint.path, checkpoint.path.parent]
+    for folder in folders:
+        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            return folder
+    raise UsageError(
+        f"{checkpoint.label}: no tokenizer in {' or '.join(map(str, folders))}; "
+        "give its folder with --tokenizer FOLDER."
+    )
+
+
+def _parse_config(raw: bytes) -> dict[str, Any]:
+    """config.json without what does not change the model.
+
+    Raises:
+        DamagedError: It is not JSON.
+    """
+    try:
+        config = json.loads(raw)
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise DamagedError("config.json is not valid JSON")
+    return {name: value for name, value in config.items() if name not in _IRRELEVANT}
+
+
+def _from_pretrained(
+    checkpoint: Checkpoint, config: dict[str, Any], dtype: torch.dtype, trust_remote_code: bool
+) -> tuple[Any, dict[str, Any]]:
+    """The model and what transformers says about the load.
+
+    A checkpoint of a bare backbone, saved without a head, is loaded as such.
+    """
+    transformers: Any = import_module("transformers")
+    path: Path = checkpoint.path
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # so that they are named
+        "trust_remote_code": trust_remote_code,
+        "weights_only": True,
+        "local_files_only": True,
+    }
+    if checkpoint.kind == "gguf":
+        path, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        try:
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            return transformers.AutoModel.from_pretrained(path, **options)  # type: ignore[no-any-return]
+        names = config.get("architectures") or []
+        prefix = f"{getattr(model, 'base_model_prefix', '')}."
+        if (
+            info["missing_keys"]
+            and not any(key.startswith(prefix) for key in info["missing_keys"])
+            and names
+            and not any(str(name).endswith(_GENERATING) for name in names)
+        ):
+            return transformers.AutoModel.from_pretrained(path, **options)  # type: ignore[no-any-return]
+    return model, info
+
+
+def _require_fit(model: nn.Module, info: dict[str, Any]) -> None:
+    """Makes sure that all weights were on disk, and all of the backbone's on disk were used.
+
+    Raises:
+        DamagedError: The weights do not fit config.json.
+    """
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    backbone: nn.Module = getattr(model, prefix, model)
+    inside = {prefix, *(name for name, _ in backbone.named_children())}
+    strangers = [
+        key
+        for key in info["unexpected_keys"]
+        if key.split(".")[0] in inside and not key.endswith(_CONSTANTS)
+    ]
+    mismatched = [str(k[0] if isinstance(k, tuple) else k) for k in info["mismatched_keys"]]
+    problems = [
+        f"{what} {', '.join(map(shown, sorted(names)[:3]))}"
+        + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for what, names in (
+            ("missing", list(info["missing_keys"])),
+            ("of another shape", mismatched),
+            ("without a place in the model", strangers),
+        )
+        if names
+    ]
+    if problems:
+        raise DamagedError("the weights do not fit config.json: " + "; ".join(problems))
+
+
+def _transformers_failed(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it needs code that comes with it; if you trust that, give --trust-remote-code"
+    return (
+        f"transformers could not load it ({type(error).__name__}: {_one_line(error)}); its files "
+        "may be damaged or not fit its config.json"
+    )
+
+
+def _leave_files(model: nn.Module, files: Sequence[Path]) -> None:
+    """Gives the model memory of its own where its parameters are a mapping of a file.
+
+    transformers maps weights that need no cast. Such a model changes, or the process dies, when
+    training overwrites the file, and it lives on in the mapping when others are copied into it.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    names = {str(path.resolve()) for path in files}
+    mapped: list[tuple[int, int]] = []
+    for line in Path("/proc/self/maps").read_text("utf-8", "surrogateescape").splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] in names:
+            begin, end = (int(part, 16) for part in fields[0].split("-"))
+            mapped.append((begin, end))
+    if not mapped:
+        return
+    page = os.sysconf("SC_PAGE_SIZE")
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with torch.no_grad(), one_thread():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            first, size = tensor.data_ptr(), tensor.nbytes
+            if any(begin <= first < end for begin, end in mapped):
+                old = tensor.data
+                tensor.data = old.clone()
+                # Else the pages of the file would count as memory until the last is let go of.
+                start = -(-first // page) * page
+                if (length := (first + size) // page * page - start) > 0:
+                    madvise(start, length, 4)  # MADV_DONTNEED
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' own bars and warnings off the user's screen for a while."""
+    log: Any = import_module("transformers.utils.logging")
+    gguf: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+    level, bars, gguf_bar = log.get_verbosity(), log.is_progress_bar_enabled(), gguf.tqdm
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    gguf.tqdm = lambda items, **_: items  # this bar knows no switch
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        gguf.tqdm = gguf_bar
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    return text if len(text) <= 200 else text[:197] + "..."

