@@ -1,0 +1,43 @@
+"""`python -m benchmarks [NAME...]`: runs the benchmarks and prints one table each."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from importlib import import_module
+
+NAMES = {
+    "overhead": "time of `rank` against the bare forward pass (SmolLM2-135M, float32, 32 x 128)",
+    "checkpoints": "a further checkpoint of the same architecture",
+    "memory": "peak memory",
+    "today": "against output_hidden_states and reptrix",
+}
+
+
+def main() -> None:
+    """Runs what was named, or everything."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="*", choices=[*NAMES, []], help="default: all of them")
+    names = parser.parse_args().name or list(NAMES)
+    import torch
+    import transformers
+
+    from benchmarks.machine import table
+
+    transformers.utils.logging.disable_progress_bar()
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}",
+        flush=True,
+    )
+    for name in names:
+        start = time.perf_counter()
+        lines = import_module(f"benchmarks.{name}").run()
+        title = f"{name}: {NAMES[name]} ({time.perf_counter() - start:.0f} s)"
+        print(table(title, lines), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

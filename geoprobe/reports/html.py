@@ -1,0 +1,230 @@
+"""The HTML report: one file that needs nothing else, and the charts as images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoprobe.errors import UsageError
+from geoprobe.reports import embed, theme, words
+from geoprobe.reports.charts import sections
+from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
+from geoprobe.reports.spectra import gather
+from geoprobe.reports.subject import Subject
+from geoprobe.reports.tables import Page, page
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from geoprobe.runs.folder import Run
+
+
+def write_report(runs: Sequence[Run], path: Path | str) -> Path:
+    """Writes one self-contained HTML report of one run or several, laid side by side.
+
+    Args:
+        runs: The runs.
+        path: The file; replaced if it is there.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: There is no run, or the file cannot be written.
+    """
+    if not runs:
+        raise UsageError("A report needs at least one run.")
+    file = Path(path)
+    text = render(Subject.of(runs))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(file.name + ".part")
+        beside.write_bytes(text.encode("utf-8", "replace"))
+        beside.replace(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written ({error}).") from error
+    return file
+
+
+def write_charts(runs: Sequence[Run], directory: Path | str, image: str = "png") -> list[Path]:
+    """Writes each chart of the report as an image.
+
+    Args:
+        runs: The runs.
+        directory: The folder; made if it is not there.
+        image: `png` or `svg`.
+
+    Returns:
+        The files, in the order of the report.
+
+    Raises:
+        UsageError: There is no run, no such kind of image, or a file cannot be written.
+    """
+    if not runs:
+        raise UsageError("Charts need at least one run.")
+    if image not in ("png", "svg"):
+        raise UsageError(f"Charts are written as png or svg, not {image!r}.")
+    folder = Path(directory)
+    subject = Subject.of(runs)
+    parts, tables = _parts(subject)
+    written = []
+    for section in parts:
+        for chart in section.charts:
+            spec = filled(chart, section, tables, subject).spec
+            content = (
+                theme.png(spec, chart.width)
+                if image == "png"
+                else theme.svg(spec, chart.width).encode()
+            )
+            file = folder / f"{chart.name}.{image}"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            except OSError as error:
+                raise UsageError(f"{file} cannot be written ({error}).") from error
+            written.append(file)
+    return written
+
+
+def render(subject: Subject) -> str:
+    """The report of a subject as HTML text."""
+    parts, tables = _parts(subject)
+    shown = [
+        (section, [(c, filled(c, section, tables, subject)) for c in section.charts])
+        for section in parts
+    ]
+    data = embed.packed(
+        {
+            "tables": {
+                name: (embed.readings_columns if name == "readings" else embed.columns)(frame)
+                for name, frame in tables.items()
+            },
+            "titles": {
+                m: subject.panel_title(m) for m in subject.readings["measure"].unique().sort()
+            },
+            "sections": [_described(section) for section in parts],
+            "themes": {"light": theme.config(theme.LIGHT), "dark": theme.config(theme.DARK)},
+        }
+    )
+    bundle, script = theme.script_bundle(), _asset("report.js")
+    text: str = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            page=page(subject),
+            sections=[
+                {
+                    "part": section,
+                    "charts": [
+                        {"part": c, "shown": f, "picture": _picture(c, f)} for c, f in charts
+                    ],
+                }
+                for section, charts in shown
+            ],
+            style=_asset("report.css"),
+            bundle=bundle,
+            script=script,
+            data=data,
+            policy=_policy(bundle, script),
+        )
+    )
+    return text
+
+
+def _parts(subject: Subject) -> tuple[list[Section], Tables]:
+    spectra = gather(subject)
+    tables: dict[str, pl.DataFrame] = {
+        "readings": subject.readings,
+        "spectra": spectra.table,
+        "fits": spectra.fits,
+        "phases": _phase_table(subject),
+    }
+    return sections(subject, spectra), tables
+
+
+def _phase_table(subject: Subject) -> pl.DataFrame:
+    import polars as pl
+
+    schema = {
+        **dict.fromkeys(("run", "name", "start", "end", "site", "tokens"), pl.String),
+        **dict.fromkeys(("x0", "x1", "change", "stderr", "z"), pl.Float64),
+    }
+    rows = [{name: phase.get(name) for name in schema} for phase in subject.phases]
+    return pl.DataFrame(rows, schema=schema, strict=False)
+
+
+def _picture(chart: Chart, shown: Filled) -> str:
+    return theme.picture(shown.spec, marks=shown.marks, width=chart.width)
+
+
+def _described(section: Section) -> dict[str, Any]:
+    """A section as the page's script reads it."""
+    return {
+        "name": section.name,
+        "controls": [
+            {
+                "name": control.name,
+                "initial": control.position,
+                "options": [
+                    {"value": o.value, "label": o.label, "at": None if o.at is None else dict(o.at)}
+                    for o in control.options
+                ],
+            }
+            for control in section.controls
+        ],
+        "charts": [
+            {
+                "name": chart.name,
+                "spec": chart.spec,
+                "heading": [list(piece) for piece in chart.heading],
+                "sources": {
+                    name: {
+                        "table": source.table,
+                        "where": {k: list(v) for k, v in source.where.items()},
+                        "controls": list(source.controls),
+                    }
+                    for name, source in chart.sources.items()
+                },
+            }
+            for chart in section.charts
+        ],
+    }
+
+
+def _policy(*scripts: str) -> str:
+    """No network at all, and no script but the report's own."""
+    hashes = " ".join(embed.script_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; font-src 'none'; connect-src 'none'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    text = (Path(__file__).parent / "templates" / name).read_text("utf-8")
+    return text.replace("\r\n", "\n")
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("geoprobe.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["anchor"] = lambda text: re.sub(r"[^A-Za-z0-9_-]", "-", str(text))
+    environment.filters["number"] = words.number
+    return environment
+
+
+__all__ = ["Page", "render", "write_charts", "write_report"]
