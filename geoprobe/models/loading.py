@@ -157,7 +157,7 @@ class Loader:
         try:
             model, info = _from_pretrained(checkpoint, config, self.dtype, self.trust_remote_code)
         except Exception as error:  # a broken file or config can make transformers raise anything
-            raise DamagedError(_transformers_failed(error)) from error
+            raise DamagedError(_transformers_failed(checkpoint, error)) from error
         _require_fit(model, info)
         model = model.to(self.device).eval()
         model.requires_grad_(False)
@@ -187,29 +187,32 @@ def prefetch(checkpoint: Checkpoint) -> None:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def load_tokenizer(checkpoint: Checkpoint, override: str | None = None) -> Any:
+def load_tokenizer(
+    checkpoint: Checkpoint, override: str | None = None, *, trust_remote_code: bool = False
+) -> Any:
     """The tokenizer of a checkpoint: its own folder's, else the one in the folder above.
 
     Args:
         checkpoint: The checkpoint.
         override: A folder with a tokenizer to use instead (`--tokenizer`).
+        trust_remote_code: Whether code that comes with the tokenizer may run.
 
     Raises:
-        UsageError: There is none in either place.
+        UsageError: There is none in either place, or it cannot be read.
     """
     from transformers import AutoTokenizer
 
-    with quiet_transformers():
-        if checkpoint.kind == "gguf" and override is None:
-            return AutoTokenizer.from_pretrained(
-                checkpoint.path.parent, gguf_file=checkpoint.path.name
-            )
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    if checkpoint.kind == "gguf" and override is None:
+        folder, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
+    else:
         folder = tokenizer_folder(checkpoint, override)
+    with quiet_transformers():
         try:
-            return AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
+            return AutoTokenizer.from_pretrained(folder, **options)
+        except Exception as error:  # the tokenizers library raises bare exceptions
             raise UsageError(
-                f"The tokenizer in {folder} could not be loaded ({_one_line(error)}); "
+                f"The tokenizer in {shown(folder)} could not be loaded ({_one_line(error)}); "
                 "give another with --tokenizer FOLDER."
             ) from error
 
@@ -311,13 +314,13 @@ def _require_fit(model: nn.Module, info: dict[str, Any]) -> None:
         raise DamagedError("the weights do not fit config.json: " + "; ".join(problems))
 
 
-def _transformers_failed(error: Exception) -> str:
+def _transformers_failed(checkpoint: Checkpoint, error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "it needs code that comes with it; if you trust that, give --trust-remote-code"
-    return (
-        f"transformers could not load it ({type(error).__name__}: {_one_line(error)}); its files "
-        "may be damaged or not fit its config.json"
-    )
+    why = f"transformers could not load it ({type(error).__name__}: {_one_line(error)})"
+    if checkpoint.kind == "gguf":
+        return f"{why}; the file may be damaged"
+    return f"{why}; its files may be damaged or not fit its config.json"
 
 
 def _leave_files(model: nn.Module, files: Sequence[Path]) -> None:

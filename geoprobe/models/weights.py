@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -180,6 +181,9 @@ def read_header(file: BinaryIO, name: str, size: int, known: Header | None = Non
             table: dict[str, Any] = json.loads(raw)
             table.pop("__metadata__", None)
             header = Header(raw, {n: _entry(e) for n, e in table.items()}, 8 + length)
+            ends = sorted((e.begin, e.end) for e in header.entries.values())
+            if any(end != begin for (_, end), (begin, _) in pairwise([(0, 0), *ends])):
+                raise ValueError  # tensors that overlap, or a hole between two
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DamagedError(f"{name} has a header that cannot be read") from None
     if size < header.promised:

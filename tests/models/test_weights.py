@@ -53,6 +53,15 @@ def _garbled(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes((6).to_bytes(8, "little") + b'{"a":}')
 
 
+def _overlapping(folder: Path) -> None:
+    entry = {"dtype": "U8", "shape": [4]}
+    table = {"a": entry | {"data_offsets": [0, 4]}, "b": entry | {"data_offsets": [2, 6]}}
+    header = json.dumps(table).encode()
+    (folder / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(6)
+    )
+
+
 def _no_shard(folder: Path) -> None:
     _shard(folder)
     (folder / "model-00002-of-00003.safetensors").unlink()
@@ -91,6 +100,7 @@ UNFINISHED: list[tuple[Callable[[Path], None], str]] = [
     (_zeros, "model.safetensors is not a safetensors file"),
     (_too_long, r"model.safetensors has 3\d\d bytes where its header promises"),
     (_garbled, "model.safetensors has a header that cannot be read"),
+    (_overlapping, "model.safetensors has a header that cannot be read"),
     (_no_shard, "model-00002-of-00003.safetensors is missing, which model.safetensors.index.json"),
     (_short_shard, "model-00003-of-00003.safetensors is truncated"),
     (_no_index, "model.safetensors.index.json is missing"),

@@ -1,0 +1,241 @@
+"""Loading in place is `from_pretrained`, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from geoprobe.models import in_place
+from geoprobe.models.loading import Loader
+from tests.models.saved_models import (
+    assert_same,
+    checkpoint,
+    configure,
+    edit,
+    load_all,
+    reference,
+    save,
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_place_is_from_pretrained_bit_for_bit(
+    family: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    assert load_all(save(tmp_path, family, dtype=dtype)) == [False, True, True]
+
+
+@pytest.mark.parametrize("disk", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory", [torch.float32, torch.bfloat16, torch.float16])
+def test_every_precision_on_disk_is_cast_as_transformers_casts_it(
+    disk: torch.dtype, memory: torch.dtype, tmp_path: Path
+) -> None:
+    assert load_all(save(tmp_path, dtype=disk), Loader(dtype=memory)) == [False, True, True]
+
+
+def test_the_precision_on_disk_may_change_on_the_way(tmp_path: Path) -> None:
+    folders = save(tmp_path, steps=(0,)) + save(tmp_path, steps=(1,), dtype=torch.bfloat16)
+    folders += save(tmp_path, steps=(2,), dtype=torch.float16)
+    assert load_all(folders) == [False, True, True]
+
+
+def test_shards_may_be_cut_anew_for_each_checkpoint(tmp_path: Path) -> None:
+    folders = save(tmp_path, steps=(0,), max_shard_size="20KB")
+    folders += save(tmp_path, steps=(1,), max_shard_size="50KB")
+    folders += save(tmp_path, steps=(2,))
+    assert len(list(folders[0].glob("*.safetensors"))) > len(list(folders[1].glob("*.safetensors")))
+    assert load_all(folders) == [False, True, True]
+
+
+@pytest.mark.parametrize("spelling", ["embed_out.weight", "lm_head.weight"])
+def test_gpt_neox_with_either_name_of_its_head(spelling: str, tmp_path: Path) -> None:
+    folders = save(tmp_path, "gpt_neox")
+    for folder in folders:
+
+        def rename(tensors: dict[str, Tensor]) -> None:
+            (head,) = (n for n in tensors if n in ("embed_out.weight", "lm_head.weight"))
+            tensors[spelling] = tensors.pop(head)
+
+        edit(folder, rename)
+        assert spelling in load_file(folder / "model.safetensors")
+    assert load_all(folders) == [False, True, True]
+
+
+def test_tensors_of_old_versions_are_passed_over(tmp_path: Path) -> None:
+    folders = save(tmp_path, "gpt_neox")
+    for folder in folders:
+        edit(
+            folder,
+            lambda t: t.update(
+                {
+                    "gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool),
+                    "gpt_neox.layers.0.attention.masked_bias": torch.tensor(-1e9),
+                    "gpt_neox.layers.0.attention.rotary_emb.inv_freq": torch.full((4,), torch.nan),
+                }
+            ),
+        )
+    assert load_all(folders) == [False, True, True]
+
+
+def test_a_file_without_the_prefix_of_the_base_model(tmp_path: Path) -> None:
+    folders = save(tmp_path, "gpt2")  # its head is tied to its embedding
+    for folder in folders:
+        edit(folder, lambda t: {n.removeprefix("transformer."): v for n, v in t.items()})
+        assert "wte.weight" in load_file(folder / "model.safetensors")
+    assert load_all(folders) == [False, True, True]
+
+
+def test_a_backbone_saved_without_its_head(family: str, tmp_path: Path) -> None:
+    folders = save(tmp_path, family, change=lambda model: model.base_model)
+    loader = Loader()
+    tied = family == "gpt2"
+    for i, folder in enumerate(folders):
+        loaded = loader.load(checkpoint(folder))
+        assert loaded.in_place == (i > 0)
+        assert (loaded.layout.head is not None) == tied
+        assert_same(loaded.model, reference(folder, auto="ForCausalLM" if tied else ""))
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    def tie(model: Any) -> Any:
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        return model
+
+    folders = save(tmp_path, change=tie)
+    assert "lm_head.weight" not in load_file(folders[0] / "model.safetensors")
+    loader = Loader()
+    for folder in folders:
+        model: Any = loader.load(checkpoint(folder)).model
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        assert_same(model, reference(folder))
+
+
+def _both_on_disk(folder: Path, difference: float) -> None:
+    def add(tensors: dict[str, Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + difference
+
+    edit(folder, add)
+    configure(folder, tie_word_embeddings=True)
+
+
+def test_weights_that_are_tied_on_paper_only(tmp_path: Path) -> None:
+    """transformers ties two copies of a weight if, and only if, they are equal."""
+    folders = save(tmp_path, steps=(0, 1, 2, 3, 4))
+    for folder, difference in zip(folders, (0, 0, 1, 1, 0), strict=True):
+        _both_on_disk(folder, difference)
+    assert load_all(folders) == [False, True, False, True, True]
+
+
+def test_keys_of_the_config_that_change_nothing_do_not_cost_a_fresh_load(tmp_path: Path) -> None:
+    folders = save(tmp_path)
+    configure(folders[1], transformers_version="4.0.0", use_cache=False, _name_or_path="x")
+    assert load_all(folders) == [False, True, True]
+
+
+@pytest.mark.parametrize("values", [{"rope_theta": 7.0}, {"rms_norm_eps": 0.1}])
+def test_a_config_that_changes_the_model_is_loaded_afresh(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    folders = save(tmp_path)
+    if "rope_theta" in values:
+        values = {"rope_parameters": {"rope_type": "default", **values}}
+    configure(folders[1], **values)
+    assert load_all(folders) == [False, False, False]
+
+
+def test_architectures_may_alternate(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a", "llama"), save(tmp_path / "b", "gpt2")
+    assert load_all([a[0], a[1], b[0], b[1], a[2]]) == [False, True, False, True, False]
+
+
+def test_a_rotary_embedding_with_a_memory_is_loaded_afresh(tmp_path: Path) -> None:
+    folders = save(tmp_path)
+    for folder in folders:
+        rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+        configure(folder, rope_parameters=rope, max_position_embeddings=4)
+    assert load_all(folders) == [False, False, False]
+
+
+def test_a_map_that_does_not_hold_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the rules by name ever differ from what was loaded, the values tell."""
+    true_names = in_place._names_in_memory
+
+    def swapped(model: nn.Module, names: dict[str, Any]) -> dict[str, str] | None:
+        found = true_names(model, names)
+        assert found is not None
+        a, b = "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight"
+        found[a], found[b] = found[b], found[a]
+        return found
+
+    monkeypatch.setattr(in_place, "_names_in_memory", swapped)
+    assert load_all(save(tmp_path)) == [False, False, False]
+
+
+def test_a_large_tensor_is_sampled_closely_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_place, "_SAMPLED_BYTES", 1024)
+    monkeypatch.setattr(in_place, "_SAMPLE_ROWS", 20)
+    folders = save(tmp_path)
+    assert load_all(folders) == [False, True, True]
+    file = folders[0] / "model.safetensors"
+    with file.open("rb") as stream:
+        header = in_place.read_header(stream, "", file.stat().st_size)
+    for name, tensor in load_file(file).items():
+        assert in_place._agrees(file, header, name, tensor)
+        if tensor.ndim > 1 and tensor.shape[0] == tensor.shape[1]:
+            assert not in_place._agrees(file, header, name, tensor.T.contiguous())
+
+
+@pytest.mark.parametrize("piece", [64, 1000, 2**20])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_size_of_the_pieces_and_the_threads_change_nothing(
+    piece: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_place, "PIECE_BYTES", piece)
+    monkeypatch.setattr(in_place, "_WORKERS", threads)
+    monkeypatch.setattr(in_place, "_ALONE_BYTES", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    folders = save(tmp_path, steps=(0,)) + save(tmp_path, steps=(1,), dtype=torch.bfloat16)
+    folders += save(tmp_path, steps=(2,), max_shard_size="50KB")
+    _both_on_disk(folders[0], 0)
+    assert load_all(folders[1:]) == [False, True]
+    more = save(tmp_path / "more", steps=(5, 6))
+    for folder in more:
+        _both_on_disk(folder, 0)
+    assert load_all([folders[0], *more]) == [False, True, True]
+
+
+def _misalign(folder: Path) -> None:
+    """Writes the file anew with a byte between every two tensors."""
+    file = folder / "model.safetensors"
+    table: dict[str, Any] = {}
+    data = b""
+    for i, (name, tensor) in enumerate(load_file(file).items()):
+        for entry, dtype, shape, raw in (
+            (f"unused.{i}", "U8", [1], b"x"),
+            (name, "F32", list(tensor.shape), tensor.numpy().tobytes()),
+        ):
+            offsets = [len(data), len(data) + len(raw)]
+            table[entry] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+            data += raw
+    header = json.dumps(table).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+def test_tensors_that_are_not_aligned_in_their_file(tmp_path: Path) -> None:
+    """The format does not promise that a float32 begins at a multiple of four."""
+    folders = save(tmp_path)
+    for folder in folders:
+        _misalign(folder)
+    assert load_all(folders) == [False, True, True]
