@@ -14,12 +14,13 @@ from benchmarks.machine import Line, alone, load_smollm2, median, peak, reset_pe
 
 def run(pairs: int = 7) -> list[Line]:
     """Times the demo series' checkpoints and copies of SmolLM2."""
+    from geoprobe.data.demo_series import demo_folder
     from geoprobe.models.series import find_series
 
-    from geoprobe.data.demo_series import demo_folder
-
     demo = find_series([str(demo_folder())]).checkpoints
-    lines = [_line("demo series", _times([c.path for c in demo], 3 * pairs), 0.05)]
+    lines = [
+        _line("demo series", _times([c.path for c in demo], 3 * pairs, str(demo_folder())), 0.05)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         paths = _copies(Path(folder))
         lines.append(_line("SmolLM2-135M", _times(paths, pairs), 1.0))
@@ -55,15 +56,33 @@ def _load(path: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
 
-def _times(paths: list[Path], pairs: int) -> list[tuple[float, float]]:
-    """Seconds of `from_pretrained` and of the loader on the same checkpoint, interleaved."""
-    from geoprobe.models.series import find_series
+def _no_text(_: Any) -> Any:
+    return None
 
-    from geoprobe.models.loading import Loader, quiet_transformers
+
+def _times(
+    paths: list[Path], pairs: int, tokenizer: str | None = None
+) -> list[tuple[float, float]]:
+    """Seconds of `from_pretrained` and of all that the survey does before the first batch.
+
+    The two are interleaved, on the same checkpoint, and must give the same bits.
+    """
+    from geoprobe.models.loading import quiet_transformers
+    from geoprobe.models.series import find_series
+    from geoprobe.survey import Bench, Corpora, Settings, stamps
 
     series = find_series([str(path) for path in paths]).checkpoints
-    loader = Loader()
-    loader.load(series[0])
+    bench = Bench(
+        Settings(
+            corpus_for=_no_text if tokenizer is None else Corpora(lambda _: "text", tokenizer),
+            plans=[],
+            batch_size=1,
+            memory=0,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
+    )
+    bench.prepare(series[0])
     found = []
     for i in range(-1, pairs):
         checkpoint = series[i % len(series)]
@@ -72,7 +91,8 @@ def _times(paths: list[Path], pairs: int) -> list[tuple[float, float]]:
             fresh = _load(checkpoint.path)
             plain = time.perf_counter() - start
         start = time.perf_counter()
-        loaded = loader.load(checkpoint)
+        stamps(checkpoint)
+        loaded, _, _ = bench.prepare(checkpoint)
         ours = time.perf_counter() - start
         assert loaded.in_place
         for (name, a), b in zip(
@@ -99,9 +119,9 @@ def _line(what: str, times: list[tuple[float, float]], target: float) -> Line:
 def memory(paths: list[str]) -> dict[str, float]:
     """Peak memory in MiB of loading one checkpoint and then the next."""
     import transformers
-    from geoprobe.models.series import find_series
 
     from geoprobe.models.loading import Loader
+    from geoprobe.models.series import find_series
 
     assert transformers.AutoModelForCausalLM
     series = find_series(paths).checkpoints

@@ -224,7 +224,7 @@ def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) 
 
         text = (str(demo_text_path()),)
         tokenise = replace(job, options=replace(options, text=text)).tokenise
-    corpora = Corpora(tokenise, options.tokenizer)
+    corpora = Corpora(tokenise, options.tokenizer, trust_remote_code=options.trust_remote_code)
     corpus = corpora(measurable[0])
     series = {
         "arguments": [Path(a).name if Path(a).exists() else a for a in arguments],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -139,26 +140,49 @@ class Corpora:
     Args:
         tokenise: Makes the corpus with a tokenizer.
         tokenizer: Folder of a tokenizer to use for every checkpoint, or None for their own.
+        trust_remote_code: Whether code that comes with a tokenizer may run.
     """
 
-    def __init__(self, tokenise: Callable[[Any], Corpus], tokenizer: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenise: Callable[[Any], Corpus],
+        tokenizer: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> None:
         self._tokenise = tokenise
         self._tokenizer = tokenizer
+        self._trust_remote_code = trust_remote_code
+        self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
         self._known: dict[str, Corpus] = {}
 
     def __call__(self, checkpoint: Checkpoint) -> Corpus:
         """The corpus for a checkpoint."""
-        key = str(checkpoint.path)
+        files = [checkpoint.path]
         if checkpoint.kind == "folder":
-            digest = hashlib.sha256()
             folder = tokenizer_folder(checkpoint, self._tokenizer)
-            for path in sorted([*folder.glob("*token*"), *folder.glob("vocab*")]):
-                if path.is_file():
-                    digest.update(path.read_bytes())
-            key = digest.hexdigest()
+            files = sorted({*folder.glob("*token*"), *folder.glob("vocab*")})
+        stamps = tuple((str(path), *stamp(path)) for path in files if path.is_file())
+        if stamps not in self._digests:
+            digest = hashlib.sha256()
+            for path, *_ in stamps:
+                # A .gguf file has its tokenizer in it, and its weights, which need not be read.
+                whole = checkpoint.kind == "folder"
+                digest.update(Path(path).read_bytes() if whole else path.encode())
+            self._digests[stamps] = digest.hexdigest()
+        key = self._digests[stamps]
         if key not in self._known:
-            self._known[key] = self._tokenise(load_tokenizer(checkpoint, self._tokenizer))
+            tokenizer = load_tokenizer(
+                checkpoint, self._tokenizer, trust_remote_code=self._trust_remote_code
+            )
+            self._known[key] = self._tokenise(tokenizer)
         return self._known[key]
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change of a file: what changes when it is written anew."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -190,6 +214,47 @@ class Settings:
     trust_remote_code: bool = False
 
 
+class Bench:
+    """Makes one checkpoint after another ready to measure, reusing what it can.
+
+    Args:
+        settings: How to measure.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._corpus_for = settings.corpus_for
+        self._loader = Loader(
+            settings.device, settings.dtype, trust_remote_code=settings.trust_remote_code
+        )
+        self._capture: Capture | None = None
+
+    def prepare(self, checkpoint: Checkpoint) -> tuple[Loaded, Capture, Corpus]:
+        """Loads a checkpoint, checks the layout of a new architecture, and tokenises its corpus.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be loaded.
+            UsageError: Its family is not supported, or it has no tokenizer.
+        """
+        corpus = self._corpus_for(checkpoint)
+        loaded = self._loader.load(checkpoint)
+        if self._capture is None or self._capture.model is not loaded.model:
+            self._capture = None  # frees the old model before the check takes its memory
+            capture = Capture(loaded.model, loaded.layout)
+            self_check(capture)
+            self._capture = capture
+        return loaded, self._capture, corpus
+
+
+def stamps(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
+    """What changes when a checkpoint's files are written anew, file by file."""
+    path = checkpoint.path
+    files = [path] if checkpoint.kind == "gguf" else sorted(path.glob("*"))
+    try:
+        return {file.name: stamp(file) for file in files if file.is_file()}
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint.label}: cannot be read ({error}).") from error
+
+
 def survey_series(
     checkpoints: Sequence[Checkpoint], settings: Settings, run: Run, progress: Progress
 ) -> None:
@@ -203,21 +268,16 @@ def survey_series(
         run: Where readings go; each checkpoint is kept as soon as it is measured.
         progress: Told how far the loop is.
     """
-    loader = Loader(settings.device, settings.dtype, trust_remote_code=settings.trust_remote_code)
-    capture: Capture | None = None
+    bench = Bench(settings)
     for position, checkpoint in enumerate(checkpoints):
         progress.checkpoint(checkpoint.label, position, len(checkpoints))
         try:
-            entry = describe(checkpoint)
-            if run.is_done(entry):
+            if run.has(checkpoint.label) and run.is_done(describe(checkpoint)):
                 continue
-            corpus = settings.corpus_for(checkpoint)
-            loaded = loader.load(checkpoint)
+            before = stamps(checkpoint)
+            loaded, capture, corpus = bench.prepare(checkpoint)
             for following in checkpoints[position + 1 : position + 2]:
                 prefetch(following)
-            if not loaded.in_place or capture is None:
-                capture = Capture(loaded.model, loaded.layout)
-                self_check(capture)
             outcome = measure_model(
                 loaded,
                 capture,
@@ -230,7 +290,12 @@ def survey_series(
                 sites=settings.sites,
                 tick=progress.batches,
             ).named(checkpoint.label)
-            entry["corpus"] = corpus.fingerprint
+            entry = {**describe(checkpoint), "corpus": corpus.fingerprint}
+            if stamps(checkpoint) != before:
+                raise CheckpointError(
+                    f"{checkpoint.label}: its files changed while it was measured; run again once "
+                    "they are whole."
+                )
             run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
         except CheckpointError as error:
             run.write_failure(checkpoint_entry(checkpoint, ""), str(error))
@@ -265,7 +330,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         CheckpointError: The checkpoint vanished or cannot be read.
     """
     if checkpoint.incomplete:
-        raise CheckpointError(f"{checkpoint.label}: {checkpoint.incomplete}")
+        raise CheckpointError(f"{checkpoint.label}: {checkpoint.incomplete}.")
     try:
         return checkpoint_entry(checkpoint, fingerprint(checkpoint))
     except OSError as error:

@@ -145,6 +145,11 @@ class Run:
 
     # Writing
 
+    def has(self, label: str) -> bool:
+        """Whether a checkpoint of this label has readings, of whatever state of its files."""
+        stored = self._stored(label)
+        return stored is not None and "failed" not in stored
+
     def is_done(self, entry: Mapping[str, Any]) -> bool:
         """Whether a checkpoint with this label and fingerprint has its readings."""
         stored = self._stored(str(entry["label"]))
@@ -197,8 +202,7 @@ class Run:
         is open.
         """
         label = str(entry["label"])
-        stored = self._stored(label)
-        if stored is not None and "failed" not in stored:
+        if self.has(label):
             self._broken_since[label] = message
             self._forget()
             return

@@ -27,7 +27,7 @@ def gguf_file() -> Path:
 def documents() -> list[str]:
     """Prose of many lengths, some shorter than the rest of their batch."""
     texts = [" ".join(topics[name].split()) for name in sorted(topics)[:30]]
-    return [text[: 30 + 17 * i] for i, text in enumerate(texts)]
+    return [text[: 20 + 6 * i] for i, text in enumerate(texts)]
 
 
 @pytest.fixture(scope="module")
