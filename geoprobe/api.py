@@ -95,9 +95,9 @@ class Options:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("sequences", 2), ("length", 2), ("batch_size", 1)):
+        for name, least in (("sequences", 2), ("length", 2), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and (not isinstance(value, int) or value < least):
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give at least {least}.")
 
 
@@ -118,7 +118,8 @@ def measure(
     Args:
         series: `demo`, checkpoint folders, folders of them, .gguf files.
         model: A live transformers module to measure instead of a series.
-        tokenizer: Its tokenizer.
+        tokenizer: The module's tokenizer; for a series the folder of one to use instead of the
+            checkpoints' own.
         out: The run folder; None makes a temporary one that lives as long as the result.
         fresh: Start over where the folder holds another run.
         select: Which checkpoints: `pattern`, `every`, `log_spaced`, `last`.
@@ -134,7 +135,10 @@ def measure(
         UsageError: An option or the input is wrong.
     """
     shared = {f.name for f in fields(Options)}
-    settled = settle(Options, {n: v for n, v in options.items() if n in shared})
+    given = {n: v for n, v in options.items() if n in shared}
+    if series is not None and tokenizer is not None:
+        given["tokenizer"] = str(tokenizer)
+    settled = settle(Options, given)
     rest = {n: v for n, v in options.items() if n not in shared}
     plans, settled_rest = choose_plans(settled.probes, rest)
     if (series is None) == (model is None):
@@ -186,7 +190,7 @@ class _Job:
         header["environment"] |= {"device": str(device), "dtype": self.options.dtype}
         header["chosen"] = {
             "batch_size": self.options.batch_size or choose_batch_size(self.options.length),
-            "statistics_memory": statistics_memory(),
+            "statistics_memory": statistics_memory(device),
         }
         return _create(self.out, header, self.fresh)
 
@@ -252,28 +256,52 @@ def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) 
 def _measure_module(model: nn.Module, tokenizer: Any, job: _Job) -> Run:
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
-    from geoprobe.models.loading import Loaded
+    from geoprobe.models.loading import Loaded, module_fingerprint
     from geoprobe.models.selfcheck import self_check
-    from geoprobe.survey import measure_model
+    from geoprobe.survey import describe_model, measure_model
 
     if tokenizer is None:
         raise UsageError(
             "measure(model=...) needs tokenizer=... as well, to make token ids of text."
         )
-    corpus = job.tokenise(tokenizer)
     weights = next(model.parameters())
-    job = replace(job, options=replace(job.options, dtype=str(weights.dtype).split(".")[-1]))
-    entry = {"label": "model", "step": None, "tokens": None, "stage": None, "fingerprint": "live"}
+    dtype = str(weights.dtype).removeprefix("torch.")
+    for name, given, own in (
+        ("dtype", job.options.dtype, dtype),
+        ("device", job.options.device or str(weights.device), str(weights.device)),
+    ):
+        if given not in (own, getattr(Options, name)):
+            raise UsageError(
+                f"measure(model=..., {name}={given!r}): a live module is measured as it is, in "
+                f"{own}; leave {name} out, or move the module first."
+            )
+    corpus = job.tokenise(tokenizer)
+    layout = find_layout(model)
+    job = replace(job, options=replace(job.options, dtype=dtype))
+    entry = {
+        "label": "model",
+        "step": None,
+        "tokens": None,
+        "stage": None,
+        "fingerprint": module_fingerprint(model),
+        "corpus": corpus.fingerprint,
+        "model": describe_model(layout),
+    }
     series = {"arguments": [], "checkpoints": [entry]}
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     with job.create(corpus, weights.device, series) as run:
+        if run.is_done(entry):
+            return run
+        if run.has("model"):
+            raise UsageError(
+                f"{run.path} holds readings of other weights; give another out, or fresh=True."
+            )
         model.eval()
         try:
-            loaded = Loaded(model, find_layout(model), in_place=False)
-            capture = Capture(model, loaded.layout)
+            capture = Capture(model, layout)
             self_check(capture)
             outcome = measure_model(
-                loaded,
+                Loaded(model, layout, in_place=False),
                 capture,
                 corpus,
                 job.plans,
@@ -285,7 +313,8 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: _Job) -> Run:
                 tick=job.progress.batches,
             ).named("model")
         finally:
-            model.train(training)
+            for module, mode in modes.items():
+                module.training = mode
         run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
     return run
 

@@ -20,10 +20,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("rank", no_args_is_help=True)(rank.rank)
-app.command("series", no_args_is_help=True)(series.series)
-app.command("report", no_args_is_help=True)(report.report)
-app.command("export", no_args_is_help=True)(export.export)
+app.command("rank")(rank.rank)
+app.command("series")(series.series)
+app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("explain")(explain.explain)
 app.command("corpus")(corpus.corpus)
 
@@ -59,8 +59,7 @@ def main() -> None:
         typer.echo(f"geoprobe: {error}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
-        typer.echo("geoprobe: stopped; checkpoints already measured are kept.", err=True)
-        code = 130
+        code = _stopped()
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
@@ -71,16 +70,25 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _stopped() -> int:
+    typer.echo(
+        "geoprobe: stopped; checkpoints already measured are kept, and the same command goes on.",
+        err=True,
+    )
+    return 130
+
+
 def _other(error: Exception) -> int:
     """Errors of the argument parser are sentences too; anything else is a bug, and said so."""
     from geoprobe.commands.parsing import sentence
 
     said = sentence(error)
     if said is not None:
-        typer.echo(f"geoprobe: {said}", err=True)
+        if said:
+            typer.echo(f"geoprobe: {said}", err=True)
         return GeoprobeError.exit_code
     if isinstance(error, typer.Abort):
-        return 130
+        return _stopped()
     typer.echo(
         f"geoprobe: an unexpected {type(error).__name__} ({error}); checkpoints already measured "
         "are kept. Run again with `geoprobe --debug ...` for the traceback.",

@@ -11,17 +11,30 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from geoprobe.errors import CheckpointError
+from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
 from geoprobe.models.capture import Capture
-from geoprobe.models.loading import Loaded, Loader, load_tokenizer, prefetch, tokenizer_folder
+from geoprobe.models.loading import (
+    TOKENIZER_FILES,
+    Loaded,
+    Loader,
+    load_tokenizer,
+    prefetch,
+    tokenizer_folder,
+)
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
 from geoprobe.probes.base import Feed, Outcome, Plan, Probe, Subject, Survey
 from geoprobe.statistics import GROUPS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from geoprobe.data.corpus import Corpus
+    from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
+
+PILOT_SEQUENCES = 32
+"""Sequences by which rules are settled before the pass."""
 
 TOKENS_PER_BATCH = 4096
 """Enough for full speed on a CPU and on most GPUs; more only costs memory."""
@@ -51,14 +64,17 @@ def feeds(corpus: Corpus, batch_size: int, device: torch.device) -> Iterator[Fee
     """
     order = np.argsort(np.arange(len(corpus)) % GROUPS, kind="stable")
     for start in range(0, len(order), batch_size):
-        batch = corpus.batch(order[start : start + batch_size])
-        mask = torch.from_numpy(batch.attention_mask).to(device)
-        yield Feed(
-            input_ids=torch.from_numpy(batch.input_ids).to(device),
-            mask=mask,
-            index=batch.index,
-            lengths=batch.attention_mask.sum(1),
-        )
+        yield _feed(corpus, order[start : start + batch_size], device)
+
+
+def _feed(corpus: Corpus, index: NDArray[np.int64], device: torch.device) -> Feed:
+    batch = corpus.batch(index)
+    return Feed(
+        input_ids=torch.from_numpy(batch.input_ids).to(device),
+        mask=torch.from_numpy(batch.attention_mask).to(device),
+        index=batch.index,
+        lengths=batch.attention_mask.sum(1),
+    )
 
 
 def measure_model(
@@ -87,21 +103,26 @@ def measure_model(
         layers: Blocks to watch, as `--layers` has them.
         sites: Sites to watch, as `--sites` has them.
         tick: Called after each batch with batches done, batches in all, tokens fed.
+
+    Raises:
+        UsageError: This model does not have what the options ask for.
     """
     device = next(loaded.model.parameters()).device
+    for plan in plans:
+        plan.check(loaded.layout)
     chosen = loaded.layout.select(layers=layers, sites=sites)
+    warning = _check_length(loaded.layout, int(corpus.lengths.max()))
     survey = Survey(loaded.layout, chosen, corpus.lengths, seed, memory)
     probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
     watchers: dict[str, list[Probe]] = {}
     for probe in probes:
         for site in probe.sites():
             watchers.setdefault(site, []).append(probe)
+    _pilot(capture, corpus, probes, batch_size, device)
     total = -(-len(corpus) // batch_size)
     tokens = 0
     for done, feed in enumerate(feeds(corpus, batch_size, device) if watchers else ()):
         inputs = {"input_ids": feed.input_ids, "attention_mask": feed.mask}
-        if done == 0:
-            _pilot(capture, inputs, feed, watchers)
 
         def observe(site: str, activations: Any, feed: Feed = feed) -> None:
             for probe in watchers[site]:
@@ -110,7 +131,7 @@ def measure_model(
         capture.run(inputs, watchers, observe)
         tokens += int(feed.lengths.sum())
         tick(done + 1, total, tokens)
-    outcome = Outcome()
+    outcome = Outcome(findings=[warning] if warning else [])
     for probe in probes:
         outcome.add(probe.finish())
     subject = Subject(capture, lambda: feeds(corpus, batch_size, device))
@@ -120,18 +141,51 @@ def measure_model(
     return outcome
 
 
-def _pilot(
-    capture: Capture, inputs: dict[str, Any], feed: Feed, watchers: dict[str, list[Probe]]
-) -> None:
-    """Shows the first batch once beforehand to the probes that ask for it."""
+def _check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
+    """A warning where sequences are longer than the model was made for.
 
-    def observe(site: str, activations: Any) -> None:
-        for probe in watchers[site]:
-            if probe.needs_pilot():
+    Raises:
+        UsageError: It has no positions so far out.
+    """
+    if layout.positions is None or longest <= layout.positions:
+        return None
+    if layout.learned_positions:
+        raise UsageError(
+            f"--length: the longest sequence has {longest} tokens, and this {layout.family} model "
+            f"has {layout.positions} positions; give --length {layout.positions} or less."
+        )
+    return {
+        "kind": "warning",
+        "code": "beyond_positions",
+        "message": f"The longest sequence has {longest} tokens, and this {layout.family} model was "
+        f"made for {layout.positions}: what it does beyond is not what it was trained to do.",
+    }
+
+
+def _pilot(
+    capture: Capture,
+    corpus: Corpus,
+    probes: Sequence[Probe],
+    batch_size: int,
+    device: torch.device,
+) -> None:
+    """Shows the first sequences of the corpus beforehand to the probes that ask for it.
+
+    Their number does not depend on the batch size, so neither does what is settled by them.
+    """
+    wanted: dict[str, list[Probe]] = {}
+    for probe in probes:
+        for site in probe.pilot_sites():
+            wanted.setdefault(site, []).append(probe)
+    first = np.arange(min(PILOT_SEQUENCES, len(corpus)))
+    for start in range(0, len(first) if wanted else 0, batch_size):
+        feed = _feed(corpus, first[start : start + batch_size], device)
+
+        def observe(site: str, activations: Any, feed: Feed = feed) -> None:
+            for probe in wanted[site]:
                 probe.pilot(site, activations, feed)
 
-    if any(probe.needs_pilot() for probes in watchers.values() for probe in probes):
-        capture.run(inputs, watchers, observe)
+        capture.run({"input_ids": feed.input_ids, "attention_mask": feed.mask}, wanted, observe)
 
 
 class Corpora:
@@ -161,7 +215,7 @@ class Corpora:
         files = [checkpoint.path]
         if checkpoint.kind == "folder":
             folder = tokenizer_folder(checkpoint, self._tokenizer)
-            files = sorted({*folder.glob("*token*"), *folder.glob("vocab*")})
+            files = sorted({*folder.glob("*token*"), *(folder / n for n in TOKENIZER_FILES)})
         stamps = tuple((str(path), *stamp(path)) for path in files if path.is_file())
         if stamps not in self._digests:
             digest = hashlib.sha256()
@@ -269,11 +323,19 @@ def survey_series(
         progress: Told how far the loop is.
     """
     bench = Bench(settings)
+    kept = 0
     for position, checkpoint in enumerate(checkpoints):
         progress.checkpoint(checkpoint.label, position, len(checkpoints))
         try:
-            if run.has(checkpoint.label) and run.is_done(describe(checkpoint)):
-                continue
+            if run.has(checkpoint.label):
+                entry = describe(checkpoint)
+                corpus = settings.corpus_for(checkpoint)
+                if run.is_done({**entry, "corpus": corpus.fingerprint}):
+                    kept += 1
+                    continue
+            if kept:
+                progress.note(_already(kept))
+                kept = 0
             before = stamps(checkpoint)
             loaded, capture, corpus = bench.prepare(checkpoint)
             for following in checkpoints[position + 1 : position + 2]:
@@ -290,37 +352,67 @@ def survey_series(
                 sites=settings.sites,
                 tick=progress.batches,
             ).named(checkpoint.label)
-            entry = {**describe(checkpoint), "corpus": corpus.fingerprint}
+            entry = {
+                **describe(checkpoint),
+                "corpus": corpus.fingerprint,
+                "model": describe_model(loaded.layout),
+            }
             if stamps(checkpoint) != before:
                 raise CheckpointError(
                     f"{checkpoint.label}: its files changed while it was measured; run again once "
                     "they are whole."
                 )
             run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
-        except CheckpointError as error:
-            run.write_failure(checkpoint_entry(checkpoint, ""), str(error))
-            progress.note(str(error))
+        except GeoprobeError as error:
+            if isinstance(error, UsageError) and not run.labels and not run.failed:
+                raise  # the first one: a mistake in the options would stand in every other's way
+            message = str(error)
+            if not message.startswith(checkpoint.label):
+                message = f"{checkpoint.label}: {message}"
+            run.write_failure(checkpoint_entry(checkpoint, ""), message)
+            progress.note(message)
             continue
         run.write_findings(series_findings(run, settings.plans))
+    if kept:
+        progress.note(_already(kept))
     # Also where nothing was left to do: a kill may have come between a checkpoint and this.
     run.write_findings(series_findings(run, settings.plans))
     progress.checkpoint("", len(checkpoints), len(checkpoints))
 
 
+def _already(count: int) -> str:
+    one = count == 1
+    return f"{count} checkpoint{'' if one else 's'} {'was' if one else 'were'} measured already."
+
+
 def series_findings(run: Run, plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """What the series as far as it is measured shows, and whether its parts compare."""
-    found = [finding for plan in plans for finding in plan.series(run)]
-    corpora = {entry.get("corpus") for entry in run.checkpoints}
-    if len(corpora) > 1:
-        found.append(
-            {
-                "kind": "warning",
-                "code": "corpora_differ",
-                "message": f"The checkpoints have {len(corpora)} tokenizers that make different "
-                "token ids of the text: readings of different ones are not comparable.",
-            }
-        )
+    """What the series as far as it is measured shows, or why its parts do not compare."""
+    found: list[dict[str, Any]] = []
+    for what, code, message in (
+        (
+            "corpus",
+            "corpora_differ",
+            "The checkpoints have {} tokenizers that make different token ids of the text: "
+            "readings of different ones are not comparable, and no phases are looked for.",
+        ),
+        (
+            "model",
+            "models_differ",
+            "The checkpoints are of {} architectures: readings of different ones are not "
+            "comparable, and no phases are looked for.",
+        ),
+    ):
+        kinds = {str(entry.get(what)) for entry in run.checkpoints}
+        if len(kinds) > 1:
+            found.append({"kind": "warning", "code": code, "message": message.format(len(kinds))})
+    if not found:
+        found = [finding for plan in plans for finding in plan.series(run)]
     return found
+
+
+def describe_model(layout: Layout) -> dict[str, Any]:
+    """What makes the readings of two checkpoints comparable."""
+    return {"family": layout.family, "depth": layout.depth, "width": layout.width}
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -344,15 +436,22 @@ def checkpoint_entry(checkpoint: Checkpoint, digest: str) -> dict[str, Any]:
         "step": checkpoint.step,
         "tokens": checkpoint.tokens,
         "stage": checkpoint.stage,
+        "epoch": checkpoint.epoch,
         "fingerprint": digest,
     }
 
 
-def statistics_memory() -> int:
-    """Bytes that statistics may take: half of what is free now."""
+def statistics_memory(device: torch.device | None = None) -> int:
+    """Bytes that statistics may take where the model runs: about half of what is free now.
+
+    Rounded down to a power of two, so that the same machine gives the same number.
+    """
     import psutil
 
-    return int(psutil.virtual_memory().available // 2)
+    free = int(psutil.virtual_memory().available)
+    if device is not None and device.type == "cuda":
+        free = int(torch.cuda.mem_get_info(device)[0])
+    return 1 << max(0, (free // 2).bit_length() - 1)
 
 
 def choose_batch_size(length: int) -> int:

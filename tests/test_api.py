@@ -31,6 +31,34 @@ def test_a_live_module_is_measured_and_left_as_it_was() -> None:
     assert got == pytest.approx(plain.spectral(rows)[("rankme", "exact")], rel=2e-4)
 
 
+def test_frozen_parts_of_a_live_module_stay_as_they_were() -> None:
+    model = tiny_model("llama").train()
+    model.model.layers[1].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    geoprobe.measure(model=model, tokenizer=tiny_tokenizer(), text=tiny_text(20))
+    assert modes == {name: module.training for name, module in model.named_modules()}
+
+
+def test_readings_of_a_live_module_are_not_overwritten_by_those_of_other_weights(
+    tmp_path: Path,
+) -> None:
+    model = tiny_model("llama")
+    given = {"tokenizer": tiny_tokenizer(), "text": tiny_text(20), "out": tmp_path / "run"}
+    first = geoprobe.measure(model=model, **given).readings
+    assert geoprobe.measure(model=model, **given).readings.equals(first)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.add_(0.1)
+    with pytest.raises(UsageError, match="other weights"):
+        geoprobe.measure(model=model, **given)
+    assert geoprobe.open(tmp_path / "run").readings.equals(first)
+    assert not geoprobe.measure(model=model, **given, fresh=True).readings.equals(first)
+
+
+def test_a_live_module_is_measured_in_its_own_precision() -> None:
+    with pytest.raises(UsageError, match="measured as it is, in float32"):
+        geoprobe.measure(model=tiny_model("llama"), tokenizer=tiny_tokenizer(), dtype="bfloat16")
+
+
 def test_a_series_and_its_report(tiny_series: Path, tmp_path: Path) -> None:
     run = geoprobe.measure(tiny_series, text=tiny_text(50), probes=["spectrum"], ablate=3)
     assert run.labels == ["step-0", "step-1", "step-10", "step-100"]

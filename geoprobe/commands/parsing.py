@@ -19,5 +19,7 @@ def sentence(error: Exception) -> str | None:
     found: Any = error
     context = getattr(found, "ctx", None)
     command = context.command_path if context is not None else "geoprobe"
+    if type(found).__name__ == "NoArgsIsHelpError":
+        return ""  # the help was printed
     message = str(found.format_message()).strip().rstrip(".")
     return f"{message}; see `{command} --help`."

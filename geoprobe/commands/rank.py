@@ -109,6 +109,17 @@ def rank(
     if features is not None:
         if series:
             raise UsageError("Give either SERIES or --features FILE, one of the two.")
+        for option, given in (
+            ("--tokens", tokens != "last"),
+            ("--drop-sinks", drop_sinks),
+            ("--ablate", ablate),
+            ("--text", text),
+        ):
+            if given:
+                raise UsageError(
+                    f"{option} says what to take from a model, and --features has its rows "
+                    "already; leave it out."
+                )
         from geoprobe.api import measure_features
 
         found = measure_features(

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 else:
     np = Lazy("numpy")
 
-SAME = 5e-6
-"""Rows this close, relative to the mean of their norms, are one point. A float32 forward pass moves
-the features of one and the same text by some 5e-7 of their norm between batch shapes."""
+SAME = {"float32": 5e-6, "float16": 2e-3, "bfloat16": 1.6e-2}
+"""Rows this close, relative to the mean of their norms, are one point, by the precision that they
+were computed in. A float32 forward pass moves the features of one and the same text by some 5e-7 of
+their norm between batch shapes; half precision moves them by about its own spacing. Rows of any
+other kind are one point only where they are equal."""
 KEPT_SHARE = 0.9
 """Share of the smallest ratios that the line is fitted on."""
 FEWEST = 10
@@ -61,7 +63,9 @@ class TwoNN(NamedTuple):
     ml_replicates: Array | None
 
 
-def two_nn(features: Any, groups: Any = None, *, n_groups: int = 8) -> TwoNN:
+def two_nn(
+    features: Any, groups: Any = None, *, n_groups: int = 8, computed_in: str | None = None
+) -> TwoNN:
     """Both forms of the TwoNN intrinsic dimension, and their delete-one-group replicates.
 
     Rows that are copies of an earlier one (see `SAME`) are dropped first. mu = r2/r1 is the ratio
@@ -74,6 +78,8 @@ def two_nn(features: Any, groups: Any = None, *, n_groups: int = 8) -> TwoNN:
         groups: Shape (n,), integers from 0 to n_groups - 1: the group of each row. A point stays
             as long as one of its copies does.
         n_groups: Length of the replicates.
+        computed_in: Precision that the features were computed in (`float32`), where that is not
+            the precision that they are given in. See `SAME`.
 
     Returns:
         The two values, the number of distinct rows, and the replicates.
@@ -82,6 +88,8 @@ def two_nn(features: Any, groups: Any = None, *, n_groups: int = 8) -> TwoNN:
         UsageError: The shapes do not fit, or a group is out of range.
         Undefined: There are fewer than 10 distinct rows, or all ratios are 1.
     """
+    given_in = str(getattr(features, "dtype", "")).removeprefix("torch.")
+    same = SAME.get(computed_in or given_in, 0.0)
     rows = as_matrix(features)
     n = len(rows)
     # By a power of two: exact, and float32 cannot overflow.
@@ -91,7 +99,7 @@ def two_nn(features: Any, groups: Any = None, *, n_groups: int = 8) -> TwoNN:
     if len(rows) < FEWEST:
         raise Undefined(f"{len(rows)} of {n} rows are distinct, and TwoNN needs {FEWEST}")
     candidates = _candidates(rows)
-    kept, member = _without_near_copies(rows, member, candidates)
+    kept, member = _without_near_copies(rows, member, candidates, same)
     others = member.sum(axis=1, keepdims=True) - member  # groups of a point, but for g
     present = np.column_stack([kept, kept[:, None] & (others > 0)])
     first, second = _two_nearest(rows, candidates, present)
@@ -135,8 +143,9 @@ def two_nn(features: Any, groups: Any = None, *, n_groups: int = 8) -> TwoNN:
     pitfalls=(
         "Taken on at most 4,096 rows; a high dimension is underestimated, as no sample is dense "
         "there.",
-        "Rows closer than 5e-6 of their norm count as one: the same text in two batches differs "
-        "by rounding, and such pairs would otherwise be neighbours.",
+        "float32 rows closer than 5e-6 of their norm count as one (float16 2e-3, bfloat16 1.6e-2, "
+        "float64 only equal ones): the same text in two batches differs by rounding, and such "
+        "pairs would otherwise be neighbours.",
         "Local: noise at the scale of the nearest neighbours is measured, not the manifold.",
     ),
 )
@@ -256,13 +265,17 @@ def _candidates(rows: Array) -> _Candidates:
     return _Candidates(near, squared, error, radius)
 
 
-def _without_near_copies(rows: Array, member: Mask, candidates: _Candidates) -> tuple[Mask, Mask]:
+def _without_near_copies(
+    rows: Array, member: Mask, candidates: _Candidates, radius: float
+) -> tuple[Mask, Mask]:
     """Which rows are no near copy of an earlier kept one; their groups pass to that one.
 
     Only rows whose nearest candidate may be that close are compared, exactly enough in float64.
     """
     kept = np.ones(len(rows), dtype=bool)
-    reach = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * SAME
+    if radius == 0.0:
+        return kept, member
+    reach = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * radius
     # The other of a pair of copies has nearly the same norm; twice the reach covers both.
     suspects = np.flatnonzero(candidates.squared[:, 0] <= candidates.error + (2.0 * reach) ** 2)
     if not len(suspects):

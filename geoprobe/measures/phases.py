@@ -35,7 +35,7 @@ class Phase(NamedTuple):
         end_x: x at the end.
         change: ln RankMe at the end less that at the start.
         stderr: Combined standard error of the change: the root of the sum of squares.
-        z: change / stderr; None where stderr is zero.
+        z: change / stderr.
         alpha_opposes: Whether alpha moved the other way between the same two checkpoints, as in
             the published phases; False where either alpha is missing.
         significant: True: others are not given.
@@ -48,7 +48,7 @@ class Phase(NamedTuple):
     end_x: float
     change: float
     stderr: float
-    z: float | None
+    z: float
     alpha_opposes: bool
     significant: bool = True
 
@@ -64,8 +64,8 @@ def phases(x: Series, ln_rankme: Series, stderr: Series, alpha: Series) -> list[
 
     Checkpoints without a RankMe are passed over. Where no checkpoint exceeds an earlier one, as
     in a fall throughout or a single checkpoint, nothing tells warmup from compression, and there
-    are no phases. A segment with a missing standard error at either end cannot be judged and is
-    not given.
+    are no phases. A segment with a missing standard error at either end, or none but zero, cannot
+    be judged and is not given.
 
     Args:
         x: Shape (c,), strictly increasing: ln(1 + tokens or step). Boundaries depend on its
@@ -105,7 +105,7 @@ def phases(x: Series, ln_rankme: Series, stderr: Series, alpha: Series) -> list[
     for name, start, end in segments:
         change = height[end] - height[start]
         combined = math.hypot(error[start], error[end])
-        if abs(change) > FEWEST_ERRORS * combined:  # False for a missing error (NaN)
+        if abs(change) > FEWEST_ERRORS * combined > 0.0:  # False for a missing error (NaN)
             found.append(
                 Phase(
                     name=name,
@@ -115,7 +115,7 @@ def phases(x: Series, ln_rankme: Series, stderr: Series, alpha: Series) -> list[
                     end_x=at[end],
                     change=change,
                     stderr=combined,
-                    z=change / combined if combined > 0.0 else None,
+                    z=change / combined,
                     alpha_opposes=(exponent[end] - exponent[start]) * change < 0.0,
                 )
             )

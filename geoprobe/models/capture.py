@@ -108,7 +108,8 @@ class Capture:
         if self.layout.head is None:
             raise UsageError(f"The logits are needed, but {self.layout.missing['logits']}.")
         with torch.inference_mode():
-            found: Tensor = self.model.get_submodule(self.layout.head)(final)
+            head = self.model.get_submodule(self.layout.head)
+            found: Tensor = head(final.to(next(head.parameters()).dtype))
         return found
 
     def check_head(self, inputs: Mapping[str, Tensor]) -> None:
@@ -118,9 +119,9 @@ class Capture:
             UsageError: It does not: the family scales, caps or otherwise changes its logits.
         """
         small = {name: value[:1] for name, value in inputs.items()}
+        ours = self.logits(self.hidden(small, {}))
         with torch.inference_mode():
             own = self.model(**small, use_cache=False).logits
-        ours = self.logits(self.hidden(small, {}))
         if not torch.allclose(own, ours, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
             raise UsageError(
                 f"Models of type {self.layout.family!r} change their logits after the head, which "

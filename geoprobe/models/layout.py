@@ -26,12 +26,14 @@ class Family:
         blocks: The list of transformer blocks, relative to the backbone.
         final: The final norm, relative to the backbone; None where a family has none.
         head: The map from `final` to the logits, relative to the model; None without one.
+        learned_positions: Whether positions are a table of a fixed length.
     """
 
     backbone: str
     blocks: str
     final: str | None
     head: str | None = "lm_head"
+    learned_positions: bool = False
 
 
 _LLAMA = Family(backbone="model", blocks="layers", final="norm")
@@ -45,7 +47,7 @@ FAMILIES: Mapping[str, Family] = {
     "gpt_neox": Family(
         backbone="gpt_neox", blocks="layers", final="final_layer_norm", head="embed_out|lm_head"
     ),
-    "gpt2": Family(backbone="transformer", blocks="h", final="ln_f"),
+    "gpt2": Family(backbone="transformer", blocks="h", final="ln_f", learned_positions=True),
 }
 
 
@@ -71,6 +73,8 @@ class Layout:
         depth: Number of blocks L.
         width: Width d of the residual stream.
         vocabulary: Number of token ids.
+        positions: Tokens that a sequence may have, as the config says; None where it does not.
+        learned_positions: Whether more of them are an error rather than an extrapolation.
         taps: Site name to where it is read, in execution order.
         backbone: Path of the backbone in the model; empty when the model is a bare backbone.
         head: Path of the head in the model, or None.
@@ -81,6 +85,8 @@ class Layout:
     depth: int
     width: int
     vocabulary: int
+    positions: int | None
+    learned_positions: bool
     taps: Mapping[str, Tap]
     backbone: str
     head: str | None
@@ -204,6 +210,8 @@ def find_layout(model: nn.Module) -> Layout:
         depth=depth,
         width=int(config.hidden_size),
         vocabulary=int(config.vocab_size),
+        positions=getattr(config, "max_position_embeddings", None),
+        learned_positions=row.learned_positions,
         taps=taps,
         backbone=backbone_path,
         head=head,

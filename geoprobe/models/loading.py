@@ -8,6 +8,7 @@ a series costs one model's memory and no module construction. The result is bit 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ from geoprobe.models.layout import Layout, find_layout
 from geoprobe.models.series import Checkpoint
 from geoprobe.models.weights import DamagedError, examine, shown, weight_files
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -224,7 +225,7 @@ def tokenizer_folder(checkpoint: Checkpoint, override: str | None = None) -> Pat
     else:
         folders = [checkpoint.path, checkpoint.path.parent]
     for folder in folders:
-        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        if any((folder / name).is_file() for name in TOKENIZER_FILES):
             return folder
     raise UsageError(
         f"{checkpoint.label}: no tokenizer in {' or '.join(map(str, folders))}; "
@@ -378,3 +379,20 @@ def quiet_transformers() -> Iterator[None]:
 def _one_line(error: BaseException) -> str:
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def module_fingerprint(model: nn.Module) -> str:
+    """What identifies the weights of a live module: a sha256 over its state.
+
+    Of each tensor count its name, kind, shape, sum, and up to 4,096 evenly spaced values.
+    """
+    found = hashlib.sha256()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            flat = tensor.detach().reshape(-1)
+            some = flat[:: max(1, flat.numel() // 4096)].cpu()
+            total = flat.cpu().double().sum().reshape(1)
+            for part in (some.double(), total):
+                found.update(part.numpy().tobytes())
+    return found.hexdigest()

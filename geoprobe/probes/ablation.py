@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoprobe.models.capture import Capture
+    from geoprobe.models.layout import Layout
 
 NAME = "ablation"
 
@@ -47,7 +48,10 @@ Options = AblationOptions
 
 def plan(options: AblationOptions) -> Plan | None:
     """The study, if it was asked for."""
-    return Plan(study=AblationStudy(options.ablate)) if options.ablate else None
+    if not options.ablate:
+        return None
+    study = AblationStudy(options.ablate)
+    return Plan(study=study, check=study.check)
 
 
 class AblationStudy:
@@ -70,14 +74,25 @@ class AblationStudy:
             )
         self.ks = tuple(sorted(set(ks)))
 
-    def run(self, subject: Subject) -> Outcome:
-        """Measures one checkpoint in two passes over the corpus."""
-        layout = subject.capture.layout
-        final = layout.sites[-1]
+    def check(self, layout: Layout) -> None:
+        """Makes sure that a model has so many directions, and a head to score them by.
+
+        Raises:
+            UsageError: It has not.
+        """
         if max(self.ks) >= layout.width:
             raise UsageError(
-                f"--ablate {max(self.ks)}: {final} has {layout.width} dimensions; give fewer."
+                f"--ablate {max(self.ks)}: {layout.sites[-1]} has {layout.width} dimensions; give "
+                "fewer."
             )
+        if layout.head is None:
+            raise UsageError(
+                f"--ablate scores next tokens, but {layout.missing['logits']}; leave it out."
+            )
+
+    def run(self, subject: Subject) -> Outcome:
+        """Measures one checkpoint in two passes over the corpus."""
+        final = subject.capture.layout.sites[-1]
         mean, vectors = _directions(subject, max(self.ks))
         variants = [("none", 0), *((mode, k) for k in self.ks for mode in ("removed", "kept"))]
         losses = np.zeros((len(variants), GROUPS))
@@ -124,13 +139,14 @@ def _directions(subject: Subject, k: int) -> tuple[Tensor, Tensor]:
     moments: GroupedMoments | None = None
     for feed, hidden in _hidden(subject):
         if moments is None:
-            moments = GroupedMoments(hidden.shape[-1], 1, device=hidden.device)
+            moments = GroupedMoments(hidden.shape[-1], 1)
         moments.update(hidden[feed.mask.bool()], 0)
     assert moments is not None
     _, vectors = np.linalg.eigh(moments.centred())
     top = np.ascontiguousarray(vectors[:, ::-1][:, :k])
-    like = next(subject.capture.model.parameters())
-    return torch.from_numpy(moments.mean()).to(like), torch.from_numpy(top).to(like)
+    device = next(subject.capture.model.parameters()).device
+    mean = torch.from_numpy(moments.mean()).float()
+    return mean.to(device), torch.from_numpy(top).float().to(device)
 
 
 def _predictions(hidden: Tensor, feed: Feed, members: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,8 +159,9 @@ def _predictions(hidden: Tensor, feed: Feed, members: Tensor) -> tuple[Tensor, T
 def _edited(states: Tensor, mean: Tensor, vectors: Tensor, mode: str) -> Tensor:
     if mode == "none":
         return states
-    along = ((states - mean) @ vectors) @ vectors.T
-    return states - along if mode == "removed" else mean + along
+    exact = states.float()  # half precision would move the directions
+    along = ((exact - mean) @ vectors) @ vectors.T
+    return exact - along if mode == "removed" else mean + along
 
 
 def _score(capture: Capture, states: Tensor, targets: Tensor) -> tuple[float, int]:

@@ -68,12 +68,12 @@ class Probe(Protocol):
         """Sites to watch."""
         ...
 
-    def needs_pilot(self) -> bool:
-        """Whether the first batch is to be shown once before the pass."""
+    def pilot_sites(self) -> Sequence[str]:
+        """Sites to be shown beforehand, on the first sequences of the corpus; often none."""
         ...
 
     def pilot(self, site: str, activations: Tensor, feed: Feed) -> None:
-        """Sees one site of the pilot batch."""
+        """Sees one such site of a part of the pilot."""
         ...
 
     def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
@@ -144,6 +144,10 @@ def _nothing(_: Run) -> Findings:
     return []
 
 
+def _fine(_: Layout) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a probe or a study takes part in a survey, drawn up before anything is loaded.
@@ -151,9 +155,11 @@ class Plan:
     Attributes:
         probe: Makes the probe for one checkpoint; None for a study.
         study: Runs after the pass; None for a probe.
+        check: Raises a UsageError, before the pass, for options that this model cannot have.
         series: Findings about the series as far as it is measured.
     """
 
     probe: Callable[[Survey], Probe] | None = None
     study: Study | None = None
     series: Callable[[Run], Findings] = _nothing
+    check: Callable[[Layout], None] = _fine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,48 +26,54 @@ _LEAST_OCCURRENCES = 3
 class SinkRule:
     """Drops a token by its position or its id, so that it can be decided before any layer has run.
 
-    On the pilot batch a token counts as a sink if, after any block, the norm of its residual is
-    more than `RATIO` times the median norm of its sequence. A position below `FIRST_POSITIONS` is
-    dropped if at least half of the pilot's sequences have a sink there; a token id is dropped if at
-    least half of its occurrences elsewhere (three at least) are sinks.
+    On the pilot (the first sequences of the corpus) a token counts as a sink if, after any block,
+    the norm of its residual is more than `RATIO` times the median norm of its sequence. A position
+    below `FIRST_POSITIONS` is dropped if at least half of the pilot's sequences have a sink there;
+    a token id is dropped if at least half of its occurrences elsewhere (three at least) are sinks.
     """
 
     def __init__(self) -> None:
-        self._sinks: Tensor | None = None
-        self._feed: Feed | None = None
+        self._seen: list[tuple[Feed, Tensor]] = []
         self.positions: tuple[int, ...] = ()
         self.token_ids: tuple[int, ...] = ()
         self.frozen = False
 
     def watch(self, activations: Tensor, feed: Feed) -> None:
-        """Sees one block's residual stream (batch, time, d) of the pilot batch."""
+        """Sees one block's residual stream (batch, time, d) of a part of the pilot."""
         norms = torch.linalg.vector_norm(activations.float(), dim=-1)
         real = feed.mask.bool()
         median = norms.masked_fill(~real, torch.nan).nanmedian(dim=1, keepdim=True).values
         sinks = (norms > RATIO * median) & real
-        self._sinks = sinks if self._sinks is None else self._sinks | sinks
-        self._feed = feed
+        if self._seen and self._seen[-1][0] is feed:
+            self._seen[-1] = (feed, self._seen[-1][1] | sinks)
+        else:
+            self._seen.append((feed, sinks))
 
     def freeze(self) -> None:
         """Draws the rule up from the pilot."""
         self.frozen = True
-        if self._sinks is None or self._feed is None:
-            return
-        sinks, real, ids = self._sinks, self._feed.mask.bool(), self._feed.input_ids
-        first = min(FIRST_POSITIONS, sinks.shape[1])
-        share = sinks[:, :first].sum(0) / real[:, :first].sum(0).clamp(min=1)
-        self.positions = tuple(int(p) for p in torch.nonzero(share >= _SHARE)[:, 0])
-        elsewhere = real.clone()
-        elsewhere[:, list(self.positions)] = False
-        hit = ids[elsewhere & sinks].cpu().numpy()
-        found, counts = np.unique(hit, return_counts=True)
-        token_ids = []
-        for token, count in zip(found.tolist(), counts.tolist(), strict=True):
-            total = int((elsewhere & (ids == token)).sum())
-            if total >= _LEAST_OCCURRENCES and count / total >= _SHARE:
-                token_ids.append(int(token))
-        self.token_ids = tuple(token_ids)
-        self._sinks = self._feed = None
+        hits, reals = np.zeros(FIRST_POSITIONS), np.zeros(FIRST_POSITIONS)
+        for feed, sinks in self._seen:
+            first = min(FIRST_POSITIONS, sinks.shape[1])
+            hits[:first] += sinks[:, :first].sum(0).cpu().numpy()
+            reals[:first] += feed.mask[:, :first].sum(0).cpu().numpy()
+        share = hits / np.maximum(reals, 1)
+        self.positions = tuple(int(p) for p in np.flatnonzero(share >= _SHARE))
+        as_sink: Counter[int] = Counter()
+        occurrences: Counter[int] = Counter()
+        for feed, sinks in self._seen:
+            elsewhere = feed.mask.bool().clone()
+            elsewhere[:, [p for p in self.positions if p < elsewhere.shape[1]]] = False
+            as_sink.update(feed.input_ids[elsewhere & sinks].tolist())
+            occurrences.update(feed.input_ids[elsewhere].tolist())
+        self.token_ids = tuple(
+            sorted(
+                token
+                for token, count in as_sink.items()
+                if occurrences[token] >= _LEAST_OCCURRENCES and count / occurrences[token] >= _SHARE
+            )
+        )
+        self._seen = []
 
     def mask(self, feed: Feed) -> Tensor:
         """True where a real token is dropped (batch, time)."""

@@ -32,6 +32,9 @@ TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 MEASURES = tuple(name for name, card in measures.cards().items() if card.section == NAME)
 CONVENTIONS = ("exact", "li2025", "garrido2023", "reptrix0.1", "stringer")
 
+ROUNDING = 1e-13
+"""A standard error below this share of the value is what rounding makes of no variation at all."""
+
 HEADLESS_K = 10
 """Directions that rankme_headless drops."""
 
@@ -71,6 +74,11 @@ class View:
 
     sample: Sample
     without: tuple[int, ...] = ()
+
+    @property
+    def least(self) -> int:
+        """Fewest rows for a value; two rows span one line, so a part of a sample needs three."""
+        return 3 if self.without else 2
 
     @property
     def n(self) -> int:
@@ -263,13 +271,19 @@ class Readings:
         groups: NDArray[np.int64],
         site: str,
         keys: Mapping[str, Key],
+        *,
+        dtype: str,
     ) -> None:
-        """Adds the nearest-neighbour dimensions of rows (n, d) in groups (n,)."""
+        """Adds the nearest-neighbour dimensions of rows (n, d) in groups (n,).
+
+        `dtype` names the precision that the rows were computed in, which says how near to each
+        other the copies of one point can lie.
+        """
         n = len(rows)
         theta: list[float | Undefined]
         replicates: list[list[tuple[int, float]]] = [[], []]
         try:
-            both = measures.two_nn(rows, groups, n_groups=GROUPS)
+            both = measures.two_nn(rows, groups, n_groups=GROUPS, computed_in=dtype)
             n = both.n
             theta = [both.fit, both.ml]
             replicates = [
@@ -304,6 +318,8 @@ class Readings:
             value, reason = theta, ""
             error = jackknife(value, list(values))
             stderr = error.value
+            if stderr is not None and stderr <= ROUNDING * abs(value):
+                stderr, why_no_error = None, "the groups do not vary"
             if stderr is None:
                 reason = f"no standard error: {why_no_error or error.reason}"
         self._replicates.append(values)
@@ -357,6 +373,8 @@ def _compute(jobs: Sequence[tuple[View, Sequence[Entry]]]) -> list[list[float | 
         found: list[float | Undefined] = []
         for entry in table:
             try:
+                if view.n < view.least:
+                    raise Undefined(f"{view.n} rows; at least {view.least} are needed")
                 found.append(float(entry.compute(view)))
             except Undefined as undefined:
                 found.append(undefined)

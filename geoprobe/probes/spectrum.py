@@ -67,7 +67,7 @@ class SpectrumProbe:
         self._rule = SinkRule() if options.drop_sinks else None
         self._n = len(survey.lengths)
         self._offsets = np.concatenate([[0], np.cumsum(survey.lengths)])
-        self._groups, self._why_no_groups = self._choose_groups()
+        self._groups, self._why_fewer = self._choose_groups()
         total = int(self._offsets[-1])
         draw = np.random.default_rng(survey.seed)
         self._drawn = np.sort(
@@ -77,6 +77,7 @@ class SpectrumProbe:
         self._drawn_dropped = np.zeros(len(self._drawn), dtype=bool)
         self._last_dropped = np.zeros(self._n, dtype=bool)
         self._sink_mask: tuple[Feed, Tensor] | None = None
+        self._computed_in = "float32"
 
     @property
     def _entropy(self) -> bool:
@@ -93,7 +94,7 @@ class SpectrumProbe:
         matrices = (1 + self._entropy) * (1 + self.options.drop_sinks) * len(self._sites)
         one = matrices * self.survey.layout.width**2 * 8
         groups = next((g for g in (GROUPS, 4, 2) if g * one <= self.survey.memory), 1)
-        if groups > 1:
+        if groups == GROUPS:
             return groups, ""
         return groups, (
             f"{GROUPS} jackknife groups would take {GROUPS * one / 2**30:.1f} GiB"
@@ -104,27 +105,30 @@ class SpectrumProbe:
         """Sites to watch."""
         return self._sites
 
-    def needs_pilot(self) -> bool:
-        """Whether the sink rule has to be fixed first."""
-        return self._rule is not None
+    def pilot_sites(self) -> Sequence[str]:
+        """Every block, whichever sites are measured: the sink rule is one for the model."""
+        if self._rule is None:
+            return ()
+        return [s for s in self.survey.layout.sites if s.startswith("block.")]
 
     def pilot(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Shows the pilot batch to the sink rule."""
-        if self._rule is not None and site.startswith("block."):
+        if self._rule is not None:
             self._rule.watch(activations, feed)
 
     def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Adds one site's activations (batch, time, d) to its statistics."""
         state = self._state[site]
+        self._computed_in = str(activations.dtype).removeprefix("torch.")
         sinks = self._sinks(feed)
         if "last" in self.options.tokens:
             at = torch.from_numpy(feed.lengths - 1).to(activations.device)
             rows = activations[torch.arange(len(at), device=at.device), at]
-            self._store(state, "last", rows, feed)
+            self._store(state, "last", rows, feed.index)
         if "mean" in self.options.tokens:
-            self._store(state, "mean", _means(activations, feed, None), feed)
+            self._store(state, "mean", *_means(activations, feed, None))
             if sinks is not None:
-                self._store(state, "mean/out", _means(activations, feed, sinks), feed)
+                self._store(state, "mean/out", *_means(activations, feed, sinks))
         if "all" in self.options.tokens:
             self._observe_all(state, activations, feed, sinks)
 
@@ -153,14 +157,17 @@ class SpectrumProbe:
     def _moments(self, state: _SiteState, name: str, like: Tensor) -> GroupedMoments:
         if name not in state.moments:
             state.moments[name] = GroupedMoments(
-                like.shape[-1], self._groups, unit_rows=self._entropy, device=like.device
+                like.shape[-1],
+                self._groups,
+                unit_rows=self._entropy,
+                device="cpu" if like.device.type == "mps" else like.device,  # it has no float64
             )
         return state.moments[name]
 
-    def _store(self, state: _SiteState, name: str, rows: Tensor, feed: Feed) -> None:
+    def _store(self, state: _SiteState, name: str, rows: Tensor, index: NDArray[np.int64]) -> None:
         if name not in state.rows:
             state.rows[name] = Rows(self._n, rows.shape[-1], rows.dtype)
-        state.rows[name].update(rows, feed.index)
+        state.rows[name].update(rows, index)
 
     def _draw(self, feed: Feed) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Batch row, time and slot of the drawn tokens that this batch holds."""
@@ -195,15 +202,25 @@ class SpectrumProbe:
             for tokens in self.options.tokens:
                 for sinks in ("in", "out") if self._rule is not None else ("in",):
                     keys = {"tokens": tokens, "sinks": sinks}
-                    why = self._why_no_groups if tokens == "all" else ""
+                    why = self._why_fewer if tokens == "all" and self._groups == 1 else ""
                     readings.add(self._sample(site, tokens, sinks), site, keys, why_no_groups=why)
                     if self._intrinsic:
                         rows, groups = self._neighbour_rows(site, tokens, sinks)
-                        readings.add_neighbours(rows, groups, site, keys)
+                        readings.add_neighbours(rows, groups, site, keys, dtype=self._computed_in)
             del self._state[site]  # one site's statistics less for each one finished
         outcome = readings.finish()
         if self._rule is not None:
             outcome.findings.append(self._rule.finding())
+        if 1 < self._groups < GROUPS:
+            outcome.findings.append(
+                {
+                    "kind": "warning",
+                    "code": "fewer_groups",
+                    "tokens": "all",
+                    "message": f"all tokens: the standard errors are over {self._groups} groups "
+                    f"instead of {GROUPS}, as {self._why_fewer}; measure fewer sites for more.",
+                }
+            )
         outcome.findings += finite_sample_warnings(outcome.readings, self.survey.layout.width)
         return outcome
 
@@ -229,14 +246,15 @@ class SpectrumProbe:
         state = self._state[site]
         if tokens == "all":
             assert state.drawn is not None
-            keep = np.flatnonzero(~self._drawn_dropped) if sinks == "out" else slice(None)
-            return state.drawn.values.numpy()[keep], self._drawn_group[keep]
+            dropped = self._drawn_dropped if sinks == "out" else np.zeros_like(self._drawn_dropped)
+            keep = np.flatnonzero(~dropped)
+            return state.drawn.values[keep].double().numpy(), self._drawn_group[keep]
         rows = state.rows["mean/out" if (tokens, sinks) == ("mean", "out") else tokens]
-        index = np.arange(self._n)
+        index = np.flatnonzero(rows.present)
         if (tokens, sinks) == ("last", "out"):
             index = index[~self._last_dropped]
         index = _draw_rows(index, self.survey.seed)
-        return rows.values.numpy()[index], index % GROUPS
+        return rows.values[index].double().numpy(), index % GROUPS
 
 
 def measure_rows(
@@ -253,7 +271,9 @@ def measure_rows(
         readings.add(store.sample(np.ones(len(rows), dtype=bool), GROUPS), site, keys)
         if not {"intrinsic_dim", "intrinsic_dim_ml"} <= set(options.skip):
             index = _draw_rows(np.arange(len(rows)), seed)
-            readings.add_neighbours(matrix[index], index % GROUPS, site, keys)
+            readings.add_neighbours(
+                matrix[index], index % GROUPS, site, keys, dtype=str(matrix.dtype)
+            )
         mine = [r for r in readings.outcome.readings if r.site == site]
         warnings += [
             {**warning, "message": f"{site}, {warning['message']}"}
@@ -297,14 +317,25 @@ def _draw_rows(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.sort(draw.choice(index, size=INTRINSIC_ROWS, replace=False))
 
 
-def _means(activations: Tensor, feed: Feed, dropped: Tensor | None) -> Tensor:
-    """Mean over the real tokens of each sequence (batch, d), summed in float64."""
+def _means(
+    activations: Tensor, feed: Feed, dropped: Tensor | None
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Mean over the kept tokens of each sequence (b, d), and the sequences that have any (b,).
+
+    Summed in float64, and kept in float32 at least: a mean has more digits than what it is of.
+    """
+    activations = activations.cpu() if activations.device.type == "mps" else activations
+    kept = torch.promote_types(activations.dtype, torch.float32)
     if not feed.padded and dropped is None:
-        return activations.mean(1, dtype=torch.float64).to(activations.dtype)
-    rows = []
+        return activations.mean(1, dtype=torch.float64).to(kept), feed.index
+    rows, index = [], []
     for b, length in enumerate(feed.lengths):
         tokens = activations[b, : int(length)]
         if dropped is not None:
             tokens = tokens[~dropped[b, : int(length)]]
-        rows.append(tokens.mean(0, dtype=torch.float64))
-    return torch.stack(rows).to(activations.dtype)
+        if len(tokens):
+            rows.append(tokens.mean(0, dtype=torch.float64))
+            index.append(feed.index[b])
+    if not rows:
+        return activations.new_zeros((0, activations.shape[-1]), dtype=kept), feed.index[:0]
+    return torch.stack(rows).to(kept), np.array(index)

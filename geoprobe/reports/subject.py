@@ -36,15 +36,20 @@ _LEADING = (
     "stable_rank",
 )
 """Measures named first, in this order; the others follow as they come."""
-_FIXED = ("checkpoint", "index", "step", "training_tokens", "probe", "measure", "site")
+_FIXED = (
+    *("checkpoint", "index", "stage", "step", "training_tokens", "epoch"),
+    *("probe", "measure", "site"),
+)
 _VALUES = ("value", "stderr", "n", "convention", "reason")
 EMPTY = pl.DataFrame(
     schema={
         "run": pl.String,
         **dict.fromkeys(_FIXED, pl.String),
         "index": pl.Int64,
-        "step": pl.Float64,
+        "stage": pl.Int64,
+        "step": pl.Int64,
         "training_tokens": pl.Float64,
+        "epoch": pl.Float64,
         **dict.fromkeys(("tokens", "sinks", "k"), pl.String),
         "value": pl.Float64,
         "stderr": pl.Float64,

@@ -55,6 +55,11 @@ def render(run: Run, console: Console) -> None:
             out.table(_training_table(subject, name))
             if len(run.labels) > MOST_CHECKPOINTS:
                 out.note(f"{MOST_CHECKPOINTS} of {len(run.labels)} checkpoints.")
+    for reason in _undefined_alphas(run):
+        out.item("alpha", reason)
+    others = {c: None for m in ("rankme", "alpha") for c in subject.conventions(m)[1:]}
+    if others:
+        out.note(f"Also measured by {', '.join(others)}: see the report, or --json.")
     if subject.phases:
         out.table(_phases_table(subject))
     _ablation(subject, run, out)
@@ -64,6 +69,16 @@ def render(run: Run, console: Console) -> None:
         out.item("warning", warning.message + _count(warning, len(run.labels)))
     for label, message in run.failed.items():
         out.item("failed", message if message.startswith(label) else f"{label}: {message}")
+
+
+def _undefined_alphas(run: Run) -> list[str]:
+    """Why alpha is undefined in the newest checkpoint, if it is so at all its sites."""
+    newest = run.readings.filter(
+        pl.col("measure") == "alpha", pl.col("checkpoint") == (run.labels or [""])[-1]
+    )
+    if newest.is_empty() or newest["value"].is_not_null().any():
+        return []
+    return newest["reason"].unique(maintain_order=True).to_list()[:1]
 
 
 class _Printer:

@@ -78,10 +78,15 @@ def compact(value: float | None) -> str:
 
 def moment(checkpoint: dict[str, Any]) -> str:
     """When a checkpoint was: `step 512`, `4B tokens`, or its label."""
+    stage = checkpoint.get("stage")
+    if stage is not None:
+        return f"stage {stage} {moment({**checkpoint, 'stage': None})}"
     if checkpoint.get("step") is not None:
-        return f"step {checkpoint['step']:g}"
+        return f"step {checkpoint['step']:,}"
     if checkpoint.get("tokens") is not None:
         return f"{compact(checkpoint['tokens'])} tokens"
+    if checkpoint.get("epoch") is not None:
+        return f"epoch {checkpoint['epoch']:g}"
     return str(checkpoint["label"])
 
 
@@ -135,7 +140,8 @@ def _extent(run: Run) -> str:
     if len(run.checkpoints) == 1:
         at = moment(first)
         return "One checkpoint" + (f", {at}." if at != first["label"] else ".")
-    if first.get("step") is not None and last.get("step") is not None:
+    staged = first.get("stage") is not None or last.get("stage") is not None
+    if first.get("step") is not None and last.get("step") is not None and not staged:
         return f"{len(run.checkpoints)} checkpoints, step {first['step']:,} to {last['step']:,}."
     return f"{len(run.checkpoints)} checkpoints, {moment(first)} to {moment(last)}."
 

@@ -55,6 +55,7 @@ class Run:
         self.keep_alive: Any = None
         self._lock: Any = None
         self._broken_since: dict[str, str] = {}
+        self._replaces = False
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -85,7 +86,8 @@ class Run:
             path: The folder; made if it is not there.
             header: For run.json: command, options, corpus, environment, series; and `chosen`, what
                 was settled by looking at the machine (batch size), which a resumed run takes over.
-            fresh: Start over where the folder holds a run already.
+            fresh: Start over where the folder holds a run already; that one is kept until something
+                is written.
 
         Raises:
             UsageError: The folder holds another run (the sentence says what differs), something
@@ -118,8 +120,10 @@ class Run:
                     run._clear()
                 elif "chosen" in known.header:
                     given["chosen"] = known.header["chosen"]
-            elif fresh:
-                run._clear()
+            elif fresh and file.is_file():
+                # What is there goes when something takes its place, not before.
+                run._replaces = True
+                return run
             _write_json(file, given)
         except BaseException:
             run.close()
@@ -151,12 +155,13 @@ class Run:
         return stored is not None and "failed" not in stored
 
     def is_done(self, entry: Mapping[str, Any]) -> bool:
-        """Whether a checkpoint with this label and fingerprint has its readings."""
+        """Whether a checkpoint with this label and fingerprint has its readings on this corpus."""
         stored = self._stored(str(entry["label"]))
         return (
             stored is not None
             and "failed" not in stored
             and stored["checkpoint"].get("fingerprint") == entry["fingerprint"]
+            and ("corpus" not in entry or stored["checkpoint"].get("corpus") == entry["corpus"])
             and self._file(str(entry["label"]), _ARRAYS).is_file()
         )
 
@@ -178,6 +183,7 @@ class Run:
         import numpy as np
         from safetensors.numpy import save
 
+        self._begin()
         label = str(entry["label"])
         file = self._file(label, _JSON)
         # Readings of an earlier state of the checkpoint never stand beside arrays of this one.
@@ -201,6 +207,7 @@ class Run:
         Readings that it has from before it broke are kept, and the note lasts as long as this run
         is open.
         """
+        self._begin()
         label = str(entry["label"])
         if self.has(label):
             self._broken_since[label] = message
@@ -212,6 +219,7 @@ class Run:
 
     def write_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
         """Keeps the findings about the series as a whole."""
+        self._begin()
         _write_json(self.path / _FINDINGS, [dict(finding) for finding in findings])
         self._forget()
 
@@ -240,7 +248,8 @@ class Run:
     def findings(self) -> list[dict[str, Any]]:
         """Findings about the series, then those of each checkpoint, then the failures."""
         file = self.path / _FINDINGS
-        found: list[dict[str, Any]] = _read_json(file) if file.is_file() else []
+        there = file.is_file() and not self._replaces
+        found: list[dict[str, Any]] = _read_json(file) if there else []
         for stored in self._done:
             found = [*found, *stored["findings"]]
         return found + [
@@ -252,9 +261,10 @@ class Run:
     def readings(self) -> pl.DataFrame:
         """All readings, one a row, in the order of the series.
 
-        Columns: `checkpoint`, `index` (its place in the run), `step`, `training_tokens`, `probe`,
-        `measure`, `site`, one column for each key that any reading has (`tokens`, `sinks`, `k`,
-        ...; null where a reading has no such key), `value`, `stderr`, `n`, `convention`, `reason`.
+        Columns: `checkpoint`, `index` (its place in the run), `stage`, `step`, `training_tokens`,
+        `epoch`, `probe`, `measure`, `site`, one column for each key that any reading has
+        (`tokens`, `sinks`, `k`, ...; null where a reading has no such key), `value`, `stderr`,
+        `n`, `convention`, `reason`.
         """
         from geoprobe.runs.table import readings_frame
 
@@ -319,6 +329,8 @@ class Run:
         return [stored for stored in self._all.values() if "failed" not in stored]
 
     def _stored(self, label: str) -> dict[str, Any] | None:
+        if self._replaces:
+            return None
         file = self._file(label, _JSON)
         if not file.is_file():
             return None
@@ -334,6 +346,13 @@ class Run:
         if safe != label or re.search(r"-[0-9a-f]{16}$", label):
             safe += "-" + hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return self.path / _CHECKPOINTS / (safe + ending)
+
+    def _begin(self) -> None:
+        """Puts this run in the place of the one that `fresh` starts over."""
+        if self._replaces:
+            self._replaces = False
+            self._clear()
+            _write_json(self.path / _HEADER, self.header)
 
     def _forget(self) -> None:
         for name in ("checkpoints", "failed", "findings", "readings", "sites", "_all"):

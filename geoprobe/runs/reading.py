@@ -10,7 +10,8 @@ from typing import Any
 Key = str | int | float
 
 COLUMNS = (
-    *("checkpoint", "index", "step", "training_tokens", "probe", "measure", "site"),
+    *("checkpoint", "index", "stage", "step", "training_tokens", "epoch"),
+    *("probe", "measure", "site"),
     *("value", "stderr", "n", "convention", "reason"),
 )
 """Columns that every table of readings has; no key may be called like one."""

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 _BEFORE: dict[str, DataTypeClass] = {
     "checkpoint": pl.String,
     "index": pl.Int64,
-    "step": pl.Float64,
+    "stage": pl.Int64,
+    "step": pl.Int64,
     "training_tokens": pl.Float64,
+    "epoch": pl.Float64,
     "probe": pl.String,
     "measure": pl.String,
     "site": pl.String,
@@ -47,8 +49,10 @@ def readings_frame(
     columns: dict[str, list[Any]] = {
         "checkpoint": [r["checkpoint"] for _, _, r in rows],
         "index": [index for index, _, _ in rows],
+        "stage": [entry.get("stage") for _, entry, _ in rows],
         "step": [entry.get("step") for _, entry, _ in rows],
         "training_tokens": [entry.get("tokens") for _, entry, _ in rows],
+        "epoch": [entry.get("epoch") for _, entry, _ in rows],
         **{name: [r[name] for _, _, r in rows] for name in ("probe", "measure", "site")},
         **{name: [r["keys"].get(name) for _, _, r in rows] for name in keys},
         **{name: [r[name] for _, _, r in rows] for name in _AFTER},

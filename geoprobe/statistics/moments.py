@@ -84,7 +84,7 @@ class GroupedMoments:
             self._update(rows[start : start + _CHUNK_ROWS], group % self.n_groups)
 
     def _update(self, rows: Tensor, group: int) -> None:
-        exact = rows.to(device=self.device, dtype=torch.float64, copy=True)
+        exact = rows.to(self.device).to(torch.float64, copy=True)
         if self.shift is None:
             self.shift = exact.mean(0)
         self.counts[group] += exact.shape[0]

@@ -35,7 +35,7 @@ def test_nothing_is_overwritten_without_force(cli: Cli, tmp_path: Path) -> None:
     assert "--force" in err
     assert file.read_text() == "mine"
     assert cli("export", run.path, file, "--force")[0] == 0
-    assert file.read_text().startswith("checkpoint,index,step")
+    assert file.read_text().startswith("checkpoint,index,stage,step,")
 
 
 def test_bad_input_is_a_sentence(cli: Cli, tmp_path: Path) -> None:

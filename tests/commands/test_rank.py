@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import geoprobe
-from tests.conftest import DEPTH, tiny_text
+from tests.conftest import DEPTH, tiny_text, tiny_tokenizer
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -131,6 +132,8 @@ MISTAKES = [
     (("SERIES", "--dtype", "int4"), "--dtype int4"),
     (("SERIES", "--device", "abacus"), "--device abacus"),
     (("SERIES", "--every", "0"), "--every 0"),
+    (("SERIES", "--seed", "-1"), "--seed -1"),
+    (("--features", "no-such.npy", "--drop-sinks"), "--drop-sinks"),
     (("SERIES", "--text", "no-such.jsonl"), "no-such.jsonl"),
     (("SERIES", "--field", "body"), "body"),
     (("SERIES", "--features", "x.npy"), "either SERIES or --features"),
@@ -160,6 +163,50 @@ def test_mistakes_are_one_sentence_and_exit_code_2(
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("geoprobe: ")
     assert err.strip().endswith(".")
+
+
+@pytest.mark.parametrize(
+    "mistake", [("--layers", "99"), ("--sites", "blok"), ("--ablate", "32"), ("--field", "body")]
+)
+def test_a_mistake_with_fresh_costs_nothing_that_was_measured(
+    tiny_series: Path, text: Path, tmp_path: Path, cli: Cli, mistake: tuple[str, str]
+) -> None:
+    command = ("rank", tiny_series, "--text", text, "--out", tmp_path / "r", "--quiet")
+    assert cli(*command)[0] == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
+    assert cli(*command, "--fresh", *mistake)[0] == 2
+    after = {p.name: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_a_tokenizer_given_is_used_and_a_wrong_one_is_a_mistake(
+    tiny_series: Path, text: Path, tmp_path: Path, cli: Cli
+) -> None:
+    bare = tmp_path / "bare" / "step-1"
+    shutil.copytree(tiny_series / "step-1", bare)
+    command = ("rank", bare, "--text", text, "--quiet")
+    assert cli(*command, "--out", tmp_path / "a")[0] == 2
+    assert cli(*command, "--out", tmp_path / "a", "--tokenizer", tiny_series)[0] == 0
+    code, _, err = cli(
+        *("rank", tiny_series, "--text", text, "--out", tmp_path / "b", "--tokenizer", "nowhere")
+    )
+    assert code == 2
+    assert "nowhere" in err
+
+
+def test_sequences_longer_than_the_positions_are_a_sentence(
+    text: Path, tmp_path: Path, cli: Cli
+) -> None:
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    config = GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64, n_positions=8)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "short")
+    tiny_tokenizer().save_pretrained(tmp_path / "short")
+    command = ("rank", tmp_path / "short", "--text", text, "--quiet")
+    code, _, err = cli(*command, "--out", tmp_path / "r")
+    assert code == 2
+    assert "give --length 8 or less" in err
+    assert cli(*command, "--out", tmp_path / "r", "--length", "8")[0] == 0
 
 
 def test_a_mistake_leaves_no_run_that_stands_in_the_way(

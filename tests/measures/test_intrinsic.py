@@ -147,7 +147,7 @@ def test_copies_that_differ_by_rounding_are_one_point() -> None:
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     noise *= 5e-7 * np.linalg.norm(again, axis=1, keepdims=True)
     groups = np.r_[np.arange(300), np.arange(400)] % GROUPS
-    with_copies = two_nn(np.r_[rows, again + noise], groups)
+    with_copies = two_nn(np.r_[rows, again + noise], groups, computed_in="float32")
     plain = two_nn(rows)
     assert with_copies.n == 300
     assert with_copies.fit == pytest.approx(plain.fit, rel=1e-12)
@@ -159,7 +159,7 @@ def test_a_point_stays_while_a_copy_of_it_stays() -> None:
     rows = gaussian(np.random.default_rng(0), 200)
     for jitter in (0.0, 1e-6):
         copies = rows * (1.0 + jitter)
-        found = two_nn(np.r_[rows, copies], np.arange(400) // 50)
+        found = two_nn(np.r_[rows, copies], np.arange(400) // 50, computed_in="float32")
         np.testing.assert_allclose(found.fit_replicates, found.fit, rtol=1e-9)
         np.testing.assert_allclose(found.ml_replicates, found.ml, rtol=1e-9)
 
@@ -185,3 +185,9 @@ def test_degenerate_features_are_named() -> None:
         two_nn(rows, np.zeros(19, dtype=int))
     with pytest.raises(UsageError, match=r"0\.\.7"):
         two_nn(rows, np.full(20, 8))
+
+
+def test_an_offset_does_not_matter_in_double_precision() -> None:
+    rows = gaussian(np.random.default_rng(0), 400)
+    assert two_nn(rows + 1e4).fit == pytest.approx(two_nn(rows).fit, rel=1e-4)
+    assert two_nn(rows + 1e4).n == 400

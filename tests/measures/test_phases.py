@@ -55,7 +55,7 @@ def test_published_shapes_have_three_phases(curve, trough: int, peak: int) -> No
     assert found[1].z == pytest.approx(found[1].change / found[1].stderr)
 
 
-@given(heights=SERIES, error=st.floats(0.0, 1.0))
+@given(heights=SERIES, error=st.floats(1e-9, 1.0))
 @settings(max_examples=80, deadline=None)
 def test_equals_the_rule_written_out(heights: list[float], error: float) -> None:
     rises = {(i, j): heights[j] - heights[i] for i, j in combinations(range(len(heights)), 2)}
@@ -90,7 +90,7 @@ def test_units_of_rankme_and_of_time_do_not_move_boundaries(
     assert [p[:3] for p in moved] == [p[:3] for p in run(heights)]
 
 
-@given(heights=SERIES, small=st.floats(0.0, 0.5), more=st.floats(0.0, 0.5))
+@given(heights=SERIES, small=st.floats(1e-9, 0.5), more=st.floats(0.0, 0.5))
 @settings(max_examples=40, deadline=None)
 def test_larger_errors_only_take_phases_away(
     heights: list[float], small: float, more: float
@@ -135,9 +135,7 @@ def test_without_an_error_a_segment_cannot_be_judged() -> None:
     heights = [5.0, 3.0, 6.0, 4.0]
     assert run(heights, [None] * 4) == []
     assert [p.name for p in run(heights, [None, 0.1, 0.1, math.nan])] == ["entropy-seeking"]
-    exact = run(heights, 0.0)
-    assert [p.name for p in exact] == NAMES
-    assert all(p.z is None for p in exact)
+    assert run(heights, 0.0) == []
 
 
 def test_alpha_is_a_flag_and_no_condition() -> None:

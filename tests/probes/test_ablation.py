@@ -84,3 +84,8 @@ def test_more_directions_than_there_are_is_a_mistake() -> None:
 
 def test_not_asked_for_it_takes_no_part() -> None:
     assert plan(AblationOptions()) is None
+
+
+def test_a_model_without_a_head_is_told_so_before_the_pass() -> None:
+    with pytest.raises(UsageError, match="without a language-model head"):
+        study(tiny_model("llama").model, documents(8), (3,))

@@ -15,7 +15,7 @@ from geoprobe.probes.spectral import SpectrumOptions
 from geoprobe.probes.spectrum import measure_rows, plan
 from geoprobe.runs.reading import Reading
 from geoprobe.survey import measure_model
-from tests.conftest import VOCABULARY, tiny_model
+from tests.conftest import VOCABULARY, WIDTH, tiny_model
 from tests.probes import plain
 
 CONVENTIONS = ("exact", "li2025", "garrido2023", "reptrix0.1")
@@ -32,6 +32,7 @@ def survey_with(
     plans: list[Plan],
     batch_size: int = 7,
     memory: int = 1 << 30,
+    sites: str | None = None,
 ) -> Outcome:
     loaded = Loaded(model, find_layout(model), in_place=False)  # type: ignore[arg-type]
     return measure_model(
@@ -42,6 +43,7 @@ def survey_with(
         batch_size=batch_size,
         seed=0,
         memory=memory,
+        sites=sites,
     )
 
 
@@ -200,3 +202,72 @@ def test_activations_that_are_not_finite_are_undefined_with_a_reason() -> None:
     found = measure_rows({"x": rows}, SpectrumOptions(), 0)
     assert all(r.value is None for r in found.readings)
     assert any("NaN" in r.reason for r in found.readings)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_measured_in_double(dtype: torch.dtype) -> None:
+    model, texts = tiny_model("llama").to(dtype), documents(61)
+    found = survey(model, texts, tokens=("last", "mean", "all"))
+    states = plain.hidden_states(model, texts)
+    for tokens in ("last", "mean", "all"):
+        rows, _ = plain.choose(states["final"], tokens)
+        mine = by_key([r for r in found.readings if r.site == "final"], tokens=tokens)
+        assert all(r.value is not None for r in mine.values() if "alpha" not in r.measure)
+        expected = plain.spectral(rows)[("rankme", "exact")]
+        # Padding moves half-precision activations by their spacing.
+        assert mine[("rankme", "exact")].value == pytest.approx(expected, rel=5e-3)
+
+
+def test_groups_of_which_two_rows_are_left_give_no_error() -> None:
+    """Any two rows span one line: RankMe is 1 whatever they are, and does not vary."""
+    found = survey(tiny_model("llama"), documents(3), tokens=("last",))
+    rankme = by_key([r for r in found.readings if r.site == "final"])[("rankme", "exact")]
+    assert rankme.value is not None
+    assert rankme.stderr is None
+    assert rankme.reason
+
+
+@pytest.mark.parametrize("sites", ["final", "embed,final", "block.0,final"])
+def test_the_sinks_that_are_dropped_do_not_depend_on_the_sites_or_the_batch(sites: str) -> None:
+    model, texts = tiny_model("llama"), [[5, *d] for d in documents(48)]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[5] *= 400
+    chosen = plan(SpectrumOptions(tokens=("all",), drop_sinks=True))
+    whole = survey_with(model, texts, [chosen])
+    part = survey_with(model, texts, [chosen], batch_size=1, sites=sites)
+    expected, got = (
+        by_key([r for r in o.readings if r.site == "final"], sinks="out") for o in (whole, part)
+    )
+    assert got[("rankme", "exact")].n == expected[("rankme", "exact")].n < sum(map(len, texts))
+    assert got[("rankme", "exact")].value == pytest.approx(
+        expected[("rankme", "exact")].value, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("short", [(1,), tuple(range(1, 40, 2))])
+def test_a_document_of_sinks_alone_has_no_mean_and_stops_nothing(short: tuple[int, ...]) -> None:
+    model = tiny_model("llama")
+    texts = [[5] if i in short else [5, *d] for i, d in enumerate(documents(40))]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[5] *= 400
+    found = survey(model, texts, tokens=("last", "mean", "all"), drop_sinks=True)
+    states = plain.hidden_states(model, texts)["final"]
+    rule = next(f for f in found.findings if f["kind"] == "sink_rule")
+    assert rule["positions"] == [0]
+    kept = [
+        [i for i, token in enumerate(text) if i > 0 and token not in rule["token_ids"]]
+        for text in texts
+    ]
+    rows = np.stack([s[k].mean(0) for s, k in zip(states, kept, strict=True) if k])
+    mine = by_key([r for r in found.readings if r.site == "final"], tokens="mean", sinks="out")
+    assert mine[("rankme", "exact")].n == len(rows)
+    assert mine[("rankme", "exact")].value == pytest.approx(
+        plain.spectral(rows)[("rankme", "exact")], rel=2e-4
+    )
+
+
+def test_fewer_groups_are_said() -> None:
+    one = 5 * 2 * WIDTH**2 * 8  # five sites, two matrices each
+    found = survey(tiny_model("llama"), documents(60), memory=5 * one, tokens=("all",))
+    said = next(f for f in found.findings if f.get("code") == "fewer_groups")
+    assert "4 groups instead of 8" in said["message"]

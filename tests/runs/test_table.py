@@ -30,8 +30,10 @@ def test_the_table_has_a_row_a_reading_and_a_column_a_key(tmp_path: Path) -> Non
     assert dict(table.schema) == {
         "checkpoint": pl.String,
         "index": pl.Int64,
-        "step": pl.Float64,
+        "stage": pl.Int64,
+        "step": pl.Int64,
         "training_tokens": pl.Float64,
+        "epoch": pl.Float64,
         "probe": pl.String,
         "measure": pl.String,
         "site": pl.String,
@@ -80,11 +82,13 @@ def test_tables_of_different_runs_fit_together() -> None:
     assert tables[0].columns == tables[2].columns
 
 
-def test_steps_may_be_missing_fractional_or_huge() -> None:
+def test_steps_may_be_missing_and_epochs_fractional() -> None:
     row = Reading("c", "p", "rankme", "final", {}, value=1).to_json()
-    places = [{"step": None, "tokens": 3e15}, {"step": 0.5}, {}, {"step": 10}]
+    places = [{"step": None, "tokens": 3e15}, {"epoch": 0.5, "stage": 2}, {}, {"step": 10}]
     table = readings_frame([(i, place, row) for i, place in enumerate(places)])
-    assert table["step"].to_list() == [None, 0.5, None, 10.0]
+    assert table["step"].to_list() == [None, None, None, 10]
+    assert table["epoch"].to_list() == [None, 0.5, None, None]
+    assert table["stage"].to_list() == [None, 2, None, None]
     assert table["training_tokens"].to_list() == [3e15, None, None, None]
     assert table["value"].to_list() == [1.0] * 4
 

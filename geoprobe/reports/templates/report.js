@@ -188,7 +188,7 @@
   for (const name of shownNames) {
     const th = document.createElement("th");
     th.scope = "col";
-    if (!["step", "training_tokens", "k", "value", "stderr", "n"].includes(name)) th.className = "word";
+    if (!["stage", "step", "training_tokens", "epoch", "k", "value", "stderr", "n"].includes(name)) th.className = "word";
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = name.replace("_", " ");
