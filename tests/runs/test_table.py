@@ -53,6 +53,7 @@ def test_the_table_has_a_row_a_reading_and_a_column_a_key(tmp_path: Path) -> Non
         given = reading.to_json()
         keys = given.pop("keys")
         place = {"index": index, "step": index, "training_tokens": index * 1000}
+        place |= {"stage": None, "epoch": None}
         absent = dict.fromkeys({"tokens", "sinks", "k", "mode"} - keys.keys())
         assert row == {**given, **keys, **absent, **place}
 
