@@ -40,10 +40,18 @@ def run(pairs: int = 7) -> list[Line]:
 
 def _copies(folder: Path) -> list[Path]:
     """Two checkpoints of SmolLM2's shape as a training run would save them, in bfloat16."""
-    model, _ = load_smollm2()
+    from transformers import AutoModelForCausalLM
+
+    source, _ = load_smollm2()
+    config = source.config
+    if hasattr(config, "quantization_config"):  # a model from GGUF cannot be saved as it is
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(source.state_dict())
+    del source
     paths = [folder / f"checkpoint-{step}" for step in (1, 2)]
     for path in paths:
-        model.to(torch.bfloat16).save_pretrained(path)
+        model.save_pretrained(path)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1.0625)

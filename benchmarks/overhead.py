@@ -93,5 +93,6 @@ def _fill(probe: Any, layout: Any, batches: list[Any], done: int) -> None:
     scale = torch.arange(1, layout.width + 1, dtype=torch.float32) ** -0.5
     for feed in batches[done:]:
         noise = torch.randn(len(feed.index), LENGTH, layout.width, generator=draw) * scale
-        for site in layout.sites:
-            probe.observe(site, noise, feed)
+        with torch.inference_mode():  # as during a pass
+            for site in layout.sites:
+                probe.observe(site, noise, feed)

@@ -27,6 +27,13 @@ _LIBRARIES = ("geoprobe", "torch", "transformers", "nnsight", "numpy", "scipy")
 class Run(RunFolder):
     """A run folder that can also show itself."""
 
+    def __repr__(self) -> str:
+        done, failed = len(self.labels), len(self.failed)
+        return (
+            f"<geoprobe run {str(self.path)!r}: {done} checkpoint{'s' * (done != 1)} measured"
+            + (f", {failed} failed>" if failed else ">")
+        )
+
     def report(self, path: str | Path) -> Path:
         """Writes the self-contained HTML report.
 
