@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from geoprobe.statistics.moments import Sample
 
+T = TypeVar("T")
 NAME = "spectrum"
 Tokens = Literal["last", "mean", "all"]
 TOKENS: tuple[Tokens, ...] = get_args(Tokens)
@@ -68,6 +68,26 @@ class SpectrumOptions:
                     raise UsageError(f"{option} {name}: not one of {', '.join(known)}.")
 
 
+class _kept(Generic[T]):  # noqa: N801  used as a decorator
+    """A property that is computed once for each instance.
+
+    `functools.cached_property` holds one lock for all instances before Python 3.12, which would
+    put the eigenproblems of different threads one after another.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value  # found there from now on, before this descriptor
+        return value
+
+
 @dataclass(frozen=True)
 class View:
     """One sample with some groups left out (or none), and its spectra, each computed once."""
@@ -90,16 +110,16 @@ class View:
         """Number of dimensions."""
         return self.sample.width
 
-    @cached_property
+    @_kept
     def eigenvalues(self) -> NDArray[np.float64]:
         """Covariance eigenvalues, descending."""
         return measures.eigenvalues(self.sample.centred(self.without))[: min(self.n, self.d)]
 
-    @cached_property
+    @_kept
     def _uncentred(self) -> NDArray[np.float64]:
         return self.sample.uncentred(self.without)
 
-    @cached_property
+    @_kept
     def uncentred_eigenvalues(self) -> NDArray[np.float64]:
         """Eigenvalues of E[x xᵀ], descending."""
         return measures.eigenvalues(self._uncentred)[: min(self.n, self.d)]
@@ -114,7 +134,7 @@ class View:
         """Largest eigenvalue of E[x xᵀ]."""
         return measures.top_eigenvalue(self._uncentred)
 
-    @cached_property
+    @_kept
     def unit_eigenvalues(self) -> NDArray[np.float64]:
         """Eigenvalues of the second moment of L2-normalised rows, descending."""
         return measures.eigenvalues(self.sample.unit_rows(self.without))

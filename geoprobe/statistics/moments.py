@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_CHUNK_ROWS = 4096
-"""Rows cast to float64 at a time: bounds the temporary copy whatever the batch is."""
+_CHUNK_ROWS = 1024
+"""Rows cast to float64 at a time: the copy stays near the processor, whatever the batch is."""
 
 
 class Sample(Protocol):
@@ -75,6 +76,7 @@ class GroupedMoments:
         self._first: list[Tensor | None] = [None] * groups
         self._second: list[Tensor | None] = [None] * groups
         self._unit: list[Tensor | None] | None = [None] * groups if unit_rows else None
+        self._totals: dict[int, Tensor] = {}
 
     def update(self, rows: Tensor, group: int) -> None:
         """Adds rows (n, d) of any float dtype to one group."""
@@ -84,9 +86,11 @@ class GroupedMoments:
             self._update(rows[start : start + _CHUNK_ROWS], group % self.n_groups)
 
     def _update(self, rows: Tensor, group: int) -> None:
-        exact = rows.to(self.device).to(torch.float64, copy=True)
+        exact = _scratch(self.width, self.device)[: rows.shape[0]]
+        exact.copy_(rows)
         if self.shift is None:
             self.shift = exact.mean(0)
+        self._totals.clear()
         self.counts[group] += exact.shape[0]
         if self._unit is not None:
             norms = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
@@ -105,6 +109,7 @@ class GroupedMoments:
             raise ValueError("only accumulators of the same width and groups merge")
         if other.shift is None:
             return
+        self._totals.clear()
         if self.shift is None:
             self.shift = other.shift.clone()
         delta = other.shift - self.shift
@@ -161,9 +166,16 @@ class GroupedMoments:
     def _sum(self, parts: list[Tensor | None], without: Collection[int]) -> NDArray[np.float64]:
         """Mean over groups of an upper-block matrix, made symmetric."""
         kept = [p for g, p in enumerate(parts) if p is not None and g not in without]
-        total = kept[0].clone()
-        for part in kept[1:]:
-            total += part
+        if len(without) == 1 and len(kept) > 2:
+            # All groups once, less the one left out: of eight, so little cancels.
+            if id(parts) not in self._totals:
+                self._totals[id(parts)] = torch.stack([p for p in parts if p is not None]).sum(0)
+            out = [p for g, p in enumerate(parts) if p is not None and g in without]
+            total = self._totals[id(parts)] - out[0] if out else self._totals[id(parts)].clone()
+        else:
+            total = kept[0].clone()
+            for part in kept[1:]:
+                total += part
         upper = total.triu_().div_(self.count(without))
         return np.asarray((upper + upper.triu(1).T).cpu().numpy())
 
@@ -177,15 +189,25 @@ def _cross(first: Tensor, delta: Tensor) -> Tensor:
     return outer + outer.T
 
 
+@lru_cache(maxsize=4)
+def _scratch(width: int, device: torch.device) -> Tensor:
+    """Memory for one chunk of rows in float64, one for all accumulators of a width."""
+    with torch.inference_mode(False):
+        return torch.empty(_CHUNK_ROWS, width, dtype=torch.float64, device=device)
+
+
 def _add_outer(total: Tensor | None, rows: Tensor) -> Tensor:
-    """Adds rowsᵀ rows to `total`, upper block triangle only: 58% of the full product's work."""
+    """Adds rowsᵀ rows to `total`, of which only the upper triangle counts."""
     width = rows.shape[1]
     if total is None:
         total = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
-    step = -(-width // 6) if width >= 192 else width
-    for a in range(0, width, step):
-        b = min(a + step, width)
-        total[a:b, a:].addmm_(rows[:, a:b].T, rows[:, a:])
+    if rows.device.type == "cpu":
+        from scipy.linalg.blas import dsyrk
+
+        # Half the work of a product. What is upper here is lower in Fortran's order.
+        dsyrk(1.0, rows.numpy().T, 1.0, total.numpy().T, lower=1, overwrite_c=1)
+    else:
+        total.addmm_(rows.T, rows)
     return total
 
 
