@@ -197,17 +197,18 @@ def _scratch(width: int, device: torch.device) -> Tensor:
 
 
 def _add_outer(total: Tensor | None, rows: Tensor) -> Tensor:
-    """Adds rowsᵀ rows to `total`, of which only the upper triangle counts."""
+    """Adds rowsᵀ rows to `total`, upper block triangle only: two thirds of the full product's work.
+
+    BLAS's own dsyrk, from SciPy, is faster alone and twice as slow beside a forward pass, as its
+    threads and torch's wait for one another.
+    """
     width = rows.shape[1]
     if total is None:
         total = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
-    if rows.device.type == "cpu":
-        from scipy.linalg.blas import dsyrk
-
-        # Half the work of a product. What is upper here is lower in Fortran's order.
-        dsyrk(1.0, rows.numpy().T, 1.0, total.numpy().T, lower=1, overwrite_c=1)
-    else:
-        total.addmm_(rows.T, rows)
+    step = -(-width // 3) if width >= 192 else width
+    for a in range(0, width, step):
+        b = min(a + step, width)
+        total[a:b, a:].addmm_(rows[:, a:b].T, rows[:, a:])
     return total
 
 
