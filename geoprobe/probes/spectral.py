@@ -55,6 +55,11 @@ class SpectrumOptions:
     drop_sinks: bool = False
     skip: tuple[str, ...] = ()
 
+    @property
+    def neighbours(self) -> bool:
+        """Whether any nearest-neighbour dimension is wanted."""
+        return not {"intrinsic_dim", "intrinsic_dim_ml"} <= set(self.skip)
+
     def __post_init__(self) -> None:
         for given, known, option in (
             (self.tokens, TOKENS, "--tokens"),

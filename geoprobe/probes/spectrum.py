@@ -46,7 +46,6 @@ class _SiteState:
     rows: dict[str, Rows] = field(default_factory=dict)
     moments: dict[str, GroupedMoments] = field(default_factory=dict)
     drawn: Rows | None = None
-    dropped: NDArray[np.bool_] | None = None
 
 
 class SpectrumProbe:
@@ -82,10 +81,6 @@ class SpectrumProbe:
     @property
     def _entropy(self) -> bool:
         return "matrix_entropy" not in self.options.skip
-
-    @property
-    def _intrinsic(self) -> bool:
-        return not {"intrinsic_dim", "intrinsic_dim_ml"} <= set(self.options.skip)
 
     def _choose_groups(self) -> tuple[int, str]:
         """As many jackknife groups as the memory for statistics allows."""
@@ -147,7 +142,7 @@ class SpectrumProbe:
             else:
                 rows = part.flatten(0, 1) if keep is None else part[keep[members]]
             self._moments(state, "kept", part).update(rows, int(group))
-        if self._intrinsic:
+        if self.options.neighbours:
             batch, time, slot = self._draw(feed)
             if state.drawn is None:
                 width = activations.shape[-1]
@@ -204,7 +199,7 @@ class SpectrumProbe:
                     keys = {"tokens": tokens, "sinks": sinks}
                     why = self._why_fewer if tokens == "all" and self._groups == 1 else ""
                     readings.add(self._sample(site, tokens, sinks), site, keys, why_no_groups=why)
-                    if self._intrinsic:
+                    if self.options.neighbours:
                         rows, groups = self._neighbour_rows(site, tokens, sinks)
                         readings.add_neighbours(rows, groups, site, keys, dtype=self._computed_in)
             del self._state[site]  # one site's statistics less for each one finished
@@ -269,7 +264,7 @@ def measure_rows(
         store.update(rows, np.arange(len(rows)))
         keys = {"tokens": "all", "sinks": "in"}
         readings.add(store.sample(np.ones(len(rows), dtype=bool), GROUPS), site, keys)
-        if not {"intrinsic_dim", "intrinsic_dim_ml"} <= set(options.skip):
+        if options.neighbours:
             index = _draw_rows(np.arange(len(rows)), seed)
             readings.add_neighbours(
                 matrix[index], index % GROUPS, site, keys, dtype=str(matrix.dtype)

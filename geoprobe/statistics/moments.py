@@ -76,7 +76,6 @@ class GroupedMoments:
         self._first: list[Tensor | None] = [None] * groups
         self._second: list[Tensor | None] = [None] * groups
         self._unit: list[Tensor | None] | None = [None] * groups if unit_rows else None
-        self._totals: dict[int, Tensor] = {}
 
     def update(self, rows: Tensor, group: int) -> None:
         """Adds rows (n, d) of any float dtype to one group."""
@@ -90,7 +89,6 @@ class GroupedMoments:
         exact.copy_(rows)
         if self.shift is None:
             self.shift = exact.mean(0)
-        self._totals.clear()
         self.counts[group] += exact.shape[0]
         if self._unit is not None:
             norms = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
@@ -109,7 +107,6 @@ class GroupedMoments:
             raise ValueError("only accumulators of the same width and groups merge")
         if other.shift is None:
             return
-        self._totals.clear()
         if self.shift is None:
             self.shift = other.shift.clone()
         delta = other.shift - self.shift
@@ -166,16 +163,9 @@ class GroupedMoments:
     def _sum(self, parts: list[Tensor | None], without: Collection[int]) -> NDArray[np.float64]:
         """Mean over groups of an upper-block matrix, made symmetric."""
         kept = [p for g, p in enumerate(parts) if p is not None and g not in without]
-        if len(without) == 1 and len(kept) > 2:
-            # All groups once, less the one left out: of eight, so little cancels.
-            if id(parts) not in self._totals:
-                self._totals[id(parts)] = torch.stack([p for p in parts if p is not None]).sum(0)
-            out = [p for g, p in enumerate(parts) if p is not None and g in without]
-            total = self._totals[id(parts)] - out[0] if out else self._totals[id(parts)].clone()
-        else:
-            total = kept[0].clone()
-            for part in kept[1:]:
-                total += part
+        total = kept[0].clone()
+        for part in kept[1:]:
+            total += part
         upper = total.triu_().div_(self.count(without))
         return np.asarray((upper + upper.triu(1).T).cpu().numpy())
 
