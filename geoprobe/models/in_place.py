@@ -379,10 +379,6 @@ def _all_finite(sums: Sequence[Tensor]) -> bool:
     return not sums or bool(torch.stack(list(sums)).isfinite().all())
 
 
-def _checkable(part: Tensor) -> list[Tensor]:
-    return [part] if part.is_floating_point() else []
-
-
 def _bytes_of(tensor: Tensor) -> memoryview:
     return tensor.detach().view(torch.uint8).numpy().data
 
