@@ -56,6 +56,8 @@ class Run:
         self._lock: Any = None
         self._broken_since: dict[str, str] = {}
         self._replaces = False
+        # Each file is parsed once and not again after every checkpoint that is added.
+        self._parsed: dict[Path, tuple[tuple[int, int, int], Any]] = {}
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -334,7 +336,11 @@ class Run:
         file = self._file(label, _JSON)
         if not file.is_file():
             return None
-        found: dict[str, Any] = _read_json(file)
+        state = file.stat()
+        mark = (state.st_mtime_ns, state.st_size, state.st_ino)
+        if self._parsed.get(file, (None,))[0] != mark:
+            self._parsed[file] = (mark, _read_json(file))
+        found: dict[str, Any] = self._parsed[file][1]
         if not _is_stored(found):
             raise UsageError(f"{file} is damaged; remove it and measure again.")
         # On a disk that ignores case, the file may be another checkpoint's.
