@@ -41,6 +41,8 @@ NEAREST = 12
 """Candidates kept per row: two neighbours, and what is left when a group of rows is out."""
 BLOCK = 512
 """Rows searched at a time; bounds the memory at BLOCK x n float32."""
+PER_LANE = 16
+"""Columns of a row of distances whose minimum is taken first."""
 EPS32 = 2.0**-23
 
 
@@ -247,11 +249,15 @@ def _candidates(rows: Array) -> _Candidates:
     half = (squares / 2).astype(np.float32)
     near = np.empty((n, count), dtype=np.intp)
     squared = np.empty((n, count))
+    # Half the squared distance, less half of |x_i|^2; no row is near the columns that round n up.
+    scores = np.full((min(BLOCK, n), -(-n // PER_LANE) * PER_LANE), np.inf, dtype=np.float32)
     for start in range(0, n, BLOCK):
         own = slice(start, min(start + BLOCK, n))
-        score = half - single[own] @ single.T  # half the squared distance, less half of |x_i|^2
+        score = scores[: own.stop - own.start]
+        np.matmul(single[own], single.T, out=score[:, :n])
+        np.subtract(half, score[:, :n], out=score[:, :n])
         score[np.arange(score.shape[0]), np.arange(own.start, own.stop)] = np.inf
-        best = np.argpartition(score, count - 1, axis=1)[:, :count]
+        best = _smallest(score, count)
         value = np.take_along_axis(score, best, axis=1)
         order = np.argsort(value, axis=1)
         near[own] = np.take_along_axis(best, order, axis=1)
@@ -263,6 +269,22 @@ def _candidates(rows: Array) -> _Candidates:
     error = (np.sqrt(d) + 4.0) * EPS32 * reach**2
     radius = np.full(n, np.inf) if count == n - 1 else squared[:, -1] - error
     return _Candidates(near, squared, error, radius)
+
+
+def _smallest(score: npt.NDArray[np.float32], count: int) -> Indices:
+    """Columns of the `count` smallest values of each row, shape (rows, count), in no order.
+
+    The columns fall into lanes of `PER_LANE`; the smallest values lie in the lanes with the
+    smallest minima, so that only those need be searched.
+    """
+    lanes = score.shape[1] // PER_LANE
+    if lanes <= 2 * count:
+        return np.argpartition(score, count - 1, axis=1)[:, :count]
+    least = score.reshape(len(score), PER_LANE, lanes).min(axis=1)
+    lane = np.argpartition(least, count - 1, axis=1)[:, :count]
+    columns = (lane[:, :, None] + lanes * np.arange(PER_LANE)).reshape(len(score), -1)
+    among = np.take_along_axis(score, columns, axis=1)
+    return np.take_along_axis(columns, np.argpartition(among, count - 1, axis=1)[:, :count], axis=1)
 
 
 def _without_near_copies(

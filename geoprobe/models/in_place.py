@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from geoprobe.models.weights import DamagedError, Entry, Header, read_header, shown
+from geoprobe.statistics.threads import one_thread
 
 PIECE_BYTES = 2**20
 """Read, cast and checked at once: small enough to stay in the processor's cache."""
@@ -343,17 +344,6 @@ def require_finite(tensors: dict[str, Tensor]) -> None:
         for name, tensor in floats.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise DamagedError(f"{shown(name)} has NaN or infinite weights", unfinished=False)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs small operations without waking the other threads, which costs more than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _checks(step: _Step) -> list[Tensor]:

@@ -25,10 +25,11 @@ import torch
 from torch import nn
 
 from geoprobe.errors import CheckpointError, UsageError
-from geoprobe.models.in_place import Plan, has_adapter, learn, one_thread, require_finite
+from geoprobe.models.in_place import Plan, has_adapter, learn, require_finite
 from geoprobe.models.layout import Layout, find_layout
 from geoprobe.models.series import Checkpoint
 from geoprobe.models.weights import DamagedError, examine, shown, weight_files
+from geoprobe.statistics.threads import one_thread
 
 TOKENIZER_FILES = (
     "tokenizer.json",

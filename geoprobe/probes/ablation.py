@@ -142,7 +142,7 @@ def _directions(subject: Subject, k: int) -> tuple[Tensor, Tensor]:
             moments = GroupedMoments(hidden.shape[-1], 1)
         moments.update(hidden[feed.mask.bool()], 0)
     assert moments is not None
-    _, vectors = np.linalg.eigh(moments.centred())
+    _, vectors = np.linalg.eigh(moments.second_moments()[0])
     top = np.ascontiguousarray(vectors[:, ::-1][:, :k])
     device = next(subject.capture.model.parameters()).device
     mean = torch.from_numpy(moments.mean()).float()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -17,13 +15,14 @@ from geoprobe.measures.estimate import Undefined, jackknife
 from geoprobe.probes.base import Outcome
 from geoprobe.runs.reading import Key, Reading
 from geoprobe.statistics import GROUPS
+from geoprobe.statistics.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from geoprobe.statistics.moments import Sample
+    from geoprobe.statistics.moments import Pair, Sample
 
 T = TypeVar("T")
 NAME = "spectrum"
@@ -116,28 +115,28 @@ class View:
         return self.sample.width
 
     @_kept
-    def eigenvalues(self) -> NDArray[np.float64]:
-        """Covariance eigenvalues, descending."""
-        return measures.eigenvalues(self.sample.centred(self.without))[: min(self.n, self.d)]
+    def _second_moments(self) -> Pair:
+        return self.sample.second_moments(self.without)
 
     @_kept
-    def _uncentred(self) -> NDArray[np.float64]:
-        return self.sample.uncentred(self.without)
+    def eigenvalues(self) -> NDArray[np.float64]:
+        """Covariance eigenvalues, descending."""
+        return measures.eigenvalues(self._second_moments[0])[: min(self.n, self.d)]
 
     @_kept
     def uncentred_eigenvalues(self) -> NDArray[np.float64]:
         """Eigenvalues of E[x xᵀ], descending."""
-        return measures.eigenvalues(self._uncentred)[: min(self.n, self.d)]
+        return measures.eigenvalues(self._second_moments[1])[: min(self.n, self.d)]
 
     @property
     def uncentred_trace(self) -> float:
         """Trace of E[x xᵀ]."""
-        return float(np.trace(self._uncentred))
+        return float(np.trace(self._second_moments[1]))
 
     @property
     def uncentred_top(self) -> float:
         """Largest eigenvalue of E[x xᵀ]."""
-        return measures.top_eigenvalue(self._uncentred)
+        return measures.top_eigenvalue(self._second_moments[1])
 
     @_kept
     def unit_eigenvalues(self) -> NDArray[np.float64]:
@@ -238,6 +237,18 @@ def _conventional(convention: str) -> list[Entry]:
     return found
 
 
+class Column(NamedTuple):
+    """What one part of a sample gives.
+
+    Attributes:
+        values: Each entry's value, or why it has none.
+        eigenvalues: The spectrum of the whole sample; None for a part.
+    """
+
+    values: list[float | Undefined]
+    eigenvalues: NDArray[np.float64] | None
+
+
 class Readings:
     """Collects the readings of one checkpoint, with the value of each without each group.
 
@@ -263,32 +274,29 @@ class Readings:
         """
         groups = [] if why_no_groups else sample.groups()
         groups = groups if len(groups) > 1 else []
-        full = View(sample)
+        n = sample.count()
         table = entries(self.options)
-        if full.n < 2:
-            too_few = Undefined(f"{full.n} rows; a spectrum needs at least 2")
+        if n < 2:
+            too_few = Undefined(f"{n} rows; a spectrum needs at least 2")
             for entry in [*table, *half_entries(self.options)]:
-                self._add(entry, site, keys, too_few, [], full.n, "")
+                self._add(entry, site, keys, too_few, [], n, "")
             return
         halves_table = half_entries(self.options)
-        halves = [View(sample, tuple(g for g in groups if g % 2 == odd)) for odd in (0, 1)]
-        columns = _compute(
-            [(full, table)]
-            + [(View(sample, (g,)), table) for g in groups]
-            + [(half, halves_table) for half in halves if groups and halves_table]
-        )
-        of_full, of_groups, of_halves = columns[0], columns[1 : 1 + len(groups)], columns[-2:]
+        halves = [tuple(g for g in groups if g % 2 == odd) for odd in (0, 1)]
+        jobs = [((), table), *(((g,), table) for g in groups)]
+        jobs += [(half, halves_table) for half in halves if groups and halves_table]
+        columns = list(in_threads(lambda job: _column(sample, *job), jobs))
+        of_full, *of_groups = (column.values for column in columns[: 1 + len(groups)])
+        of_halves = [column.values for column in columns[-2:]]
         for row, entry in enumerate(table):
             replicates = [(g, column[row]) for g, column in zip(groups, of_groups, strict=True)]
-            self._add(entry, site, keys, of_full[row], replicates, full.n, why_no_groups)
+            self._add(entry, site, keys, of_full[row], replicates, n, why_no_groups)
         for row, entry in enumerate(halves_table):
             plain = of_full[[(e.measure, e.convention) for e in table].index(entry.uncorrected())]
             corrected = _corrected(plain, [column[row] for column in of_halves], bool(groups))
-            self._add(
-                entry, site, keys, corrected, [], full.n, "halves have no groups to leave out"
-            )
-        with suppress(Undefined):
-            self.outcome.arrays[spectrum_name(site, keys)] = full.eigenvalues
+            self._add(entry, site, keys, corrected, [], n, "halves have no groups to leave out")
+        if (spectrum := columns[0].eigenvalues) is not None:
+            self.outcome.arrays[spectrum_name(site, keys)] = spectrum
 
     def add_neighbours(
         self,
@@ -363,6 +371,12 @@ class Readings:
             )
         )
 
+    def extend(self, other: Readings) -> None:
+        """Adds what another collector has."""
+        self._replicates += other._replicates
+        self.outcome.readings += other.outcome.readings
+        self.outcome.arrays |= other.outcome.arrays
+
     def finish(self) -> Outcome:
         """Everything added."""
         replicates = np.array(self._replicates, dtype=np.float64).reshape(-1, GROUPS)
@@ -389,22 +403,17 @@ def _corrected(
     return measures.rankme_corrected(full, known)
 
 
-def _compute(jobs: Sequence[tuple[View, Sequence[Entry]]]) -> list[list[float | Undefined]]:
-    """Every entry of every view: one eigenproblem a thread, one BLAS thread each."""
-    from threadpoolctl import threadpool_limits
-
-    def column(job: tuple[View, Sequence[Entry]]) -> list[float | Undefined]:
-        view, table = job
-        found: list[float | Undefined] = []
-        for entry in table:
-            try:
-                if view.n < view.least:
-                    raise Undefined(f"{view.n} rows; at least {view.least} are needed")
-                found.append(float(entry.compute(view)))
-            except Undefined as undefined:
-                found.append(undefined)
-        return found
-
-    workers = min(len(jobs), os.cpu_count() or 1)
-    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(column, jobs))
+def _column(sample: Sample, without: tuple[int, ...], table: Sequence[Entry]) -> Column:
+    """Every entry of a sample without some groups, and the spectrum."""
+    view = View(sample, without)
+    values: list[float | Undefined] = []
+    for entry in table:
+        try:
+            if view.n < view.least:
+                raise Undefined(f"{view.n} rows; at least {view.least} are needed")
+            values.append(float(entry.compute(view)))
+        except Undefined as undefined:
+            values.append(undefined)
+    with suppress(Undefined):
+        return Column(values, None if without else view.eigenvalues)
+    return Column(values, None)

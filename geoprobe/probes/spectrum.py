@@ -15,6 +15,7 @@ from geoprobe.probes.spectral import NAME, Readings, SpectrumOptions, Tokens
 from geoprobe.probes.spectral_phases import phase_findings
 from geoprobe.statistics import GROUPS
 from geoprobe.statistics.moments import GroupedMoments, Rows, Sample
+from geoprobe.statistics.threads import in_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -193,16 +194,8 @@ class SpectrumProbe:
     def finish(self) -> Outcome:
         """All readings, the spectra and the warnings."""
         readings = Readings(self.options)
-        for site in self._sites:
-            for tokens in self.options.tokens:
-                for sinks in ("in", "out") if self._rule is not None else ("in",):
-                    keys = {"tokens": tokens, "sinks": sinks}
-                    why = self._why_fewer if tokens == "all" and self._groups == 1 else ""
-                    readings.add(self._sample(site, tokens, sinks), site, keys, why_no_groups=why)
-                    if self.options.neighbours:
-                        rows, groups = self._neighbour_rows(site, tokens, sinks)
-                        readings.add_neighbours(rows, groups, site, keys, dtype=self._computed_in)
-            del self._state[site]  # one site's statistics less for each one finished
+        for part in in_threads(self._read, self._sites):
+            readings.extend(part)
         outcome = readings.finish()
         if self._rule is not None:
             outcome.findings.append(self._rule.finding())
@@ -218,6 +211,20 @@ class SpectrumProbe:
             )
         outcome.findings += finite_sample_warnings(outcome.readings, self.survey.layout.width)
         return outcome
+
+    def _read(self, site: str) -> Readings:
+        """The readings of one site, whose statistics are given up for them."""
+        readings = Readings(self.options)
+        for tokens in self.options.tokens:
+            for sinks in ("in", "out") if self._rule is not None else ("in",):
+                keys = {"tokens": tokens, "sinks": sinks}
+                why = self._why_fewer if tokens == "all" and self._groups == 1 else ""
+                readings.add(self._sample(site, tokens, sinks), site, keys, why_no_groups=why)
+                if self.options.neighbours:
+                    rows, groups = self._neighbour_rows(site, tokens, sinks)
+                    readings.add_neighbours(rows, groups, site, keys, dtype=self._computed_in)
+        del self._state[site]
+        return readings
 
     def _sample(self, site: str, tokens: Tokens, sinks: str) -> Sample:
         state = self._state[site]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
-from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 _CHUNK_ROWS = 1024
 """Rows cast to float64 at a time: the copy stays near the processor, whatever the batch is."""
+
+
+Pair: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
+
+
+_mine = threading.local()
 
 
 class Sample(Protocol):
@@ -33,12 +39,8 @@ class Sample(Protocol):
         """Groups that have rows."""
         ...
 
-    def centred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
-        """A symmetric matrix with the non-zero eigenvalues of the covariance (ddof 0)."""
-        ...
-
-    def uncentred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
-        """A symmetric matrix with the non-zero eigenvalues of E[x xᵀ]."""
+    def second_moments(self, without: Collection[int] = ()) -> Pair:
+        """Symmetric matrices with the non-zero eigenvalues of the covariance and of E[x xᵀ]."""
         ...
 
     def unit_rows(self, without: Collection[int] = ()) -> NDArray[np.float64]:
@@ -136,38 +138,36 @@ class GroupedMoments:
     def mean(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Mean of the rows, shape (d,)."""
         assert self.shift is not None, "no rows"
-        return np.asarray(self._offset(without) + self.shift.cpu().numpy())
+        return np.asarray((self._offset(without) + self.shift).cpu().numpy())
 
-    def centred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
-        """Covariance (d, d), ddof 0."""
+    def second_moments(self, without: Collection[int] = ()) -> Pair:
+        """Covariance (d, d), ddof 0, and E[x xᵀ] (d, d)."""
+        assert self.shift is not None, "no rows"
         offset = self._offset(without)
-        second = self._sum(self._second, without)
-        return np.asarray(second - np.outer(offset, offset))
-
-    def uncentred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
-        """E[x xᵀ] (d, d)."""
-        mean = self.mean(without)
-        return np.asarray(self.centred(without) + np.outer(mean, mean))
+        covariance = self._sum(self._second, without).addr_(offset, offset, alpha=-1)
+        mean = offset + self.shift
+        return covariance.cpu().numpy(), torch.addr(covariance, mean, mean).cpu().numpy()
 
     def unit_rows(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """E[u uᵀ] (d, d) of L2-normalised rows; zero rows stay zero."""
         assert self._unit is not None, "unit rows were not asked for"
-        return self._sum(self._unit, without)
+        return np.asarray(self._sum(self._unit, without).cpu().numpy())
 
-    def _offset(self, without: Collection[int]) -> NDArray[np.float64]:
+    def _offset(self, without: Collection[int]) -> Tensor:
         """Mean minus shift."""
         kept = [f for g, f in enumerate(self._first) if f is not None and g not in without]
-        total = torch.stack(kept).sum(0) / self.count(without)
-        return np.asarray(total.cpu().numpy())
+        return torch.stack(kept).sum(0) / self.count(without)
 
-    def _sum(self, parts: list[Tensor | None], without: Collection[int]) -> NDArray[np.float64]:
+    def _sum(self, parts: list[Tensor | None], without: Collection[int]) -> Tensor:
         """Mean over groups of an upper-block matrix, made symmetric."""
         kept = [p for g, p in enumerate(parts) if p is not None and g not in without]
         total = kept[0].clone()
         for part in kept[1:]:
             total += part
-        upper = total.triu_().div_(self.count(without))
-        return np.asarray((upper + upper.triu(1).T).cpu().numpy())
+        total /= self.count(without)
+        for a, b in _blocks(self.width):
+            total[b:, a:b] = total[a:b, b:].T
+        return total
 
 
 def _plus(mine: Tensor | None, theirs: Tensor) -> Tensor:
@@ -179,11 +179,14 @@ def _cross(first: Tensor, delta: Tensor) -> Tensor:
     return outer + outer.T
 
 
-@lru_cache(maxsize=4)
 def _scratch(width: int, device: torch.device) -> Tensor:
-    """Memory for one chunk of rows in float64, one for all accumulators of a width."""
-    with torch.inference_mode(False):
-        return torch.empty(_CHUNK_ROWS, width, dtype=torch.float64, device=device)
+    """Memory for one chunk of rows in float64: one a thread, for all accumulators of a width."""
+    held: Tensor | None = getattr(_mine, "scratch", None)
+    if held is None or held.shape[1] != width or held.device != device:
+        with torch.inference_mode(False):
+            held = torch.empty(_CHUNK_ROWS, width, dtype=torch.float64, device=device)
+        _mine.scratch = held
+    return held
 
 
 def _add_outer(total: Tensor | None, rows: Tensor) -> Tensor:
@@ -195,11 +198,15 @@ def _add_outer(total: Tensor | None, rows: Tensor) -> Tensor:
     width = rows.shape[1]
     if total is None:
         total = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
-    step = -(-width // 3) if width >= 192 else width
-    for a in range(0, width, step):
-        b = min(a + step, width)
+    for a, b in _blocks(width):
         total[a:b, a:].addmm_(rows[:, a:b].T, rows[:, a:])
     return total
+
+
+def _blocks(width: int) -> list[tuple[int, int]]:
+    """First dimension of each row of blocks, and the one behind its last."""
+    step = -(-width // 3) if width >= 192 else width
+    return [(a, min(a + step, width)) for a in range(0, width, step)]
 
 
 class Rows:
@@ -269,17 +276,13 @@ class GramSample:
         """Number of rows."""
         return len(self._kept(without))
 
-    def centred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
-        """Doubly centred Gram matrix over n."""
+    def second_moments(self, without: Collection[int] = ()) -> Pair:
+        """Doubly centred Gram matrix over n, and that of the raw rows."""
         kept = self._kept(without)
         gram = self._gram[np.ix_(kept, kept)]
         side = gram.mean(0)
-        return np.asarray((gram - side[:, None] - side[None, :] + side.mean()) / len(kept))
-
-    def uncentred(self, without: Collection[int] = ()) -> NDArray[np.float64]:
-        """Gram matrix of the raw rows over n."""
-        kept = self._kept(without)
-        return np.asarray(self._raw[np.ix_(kept, kept)] / len(kept))
+        centred = (gram - side[:, None] - side[None, :] + side.mean()) / len(kept)
+        return centred, self._raw[np.ix_(kept, kept)] / len(kept)
 
     def unit_rows(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Cosine matrix of the rows over n."""
