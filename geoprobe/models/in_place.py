@@ -1,80 +1,38 @@
 """Copies a checkpoint's weights into a model that is already built.
 
 `from_pretrained` builds modules, names tensors and allocates memory anew for every checkpoint. For
-the next checkpoint of the same architecture all of that is known: which bytes of which file go into
+the next checkpoint of the same architecture all of that is known: which tensor on disk goes into
 which parameter. A plan holds just that. It is drawn up once, by transformers' own renaming rules,
 after a load through `from_pretrained`, and checked there against the weights that this load gave.
-It is used only for files with the very same tensor names, shapes and kinds of numbers; whatever
-else comes along is left to `from_pretrained`.
+It is used only for files with the very same names and shapes; whatever else comes along is left to
+`from_pretrained`.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_bytes
 from torch import Tensor, nn
 
-from geoprobe.models.weights import DamagedError, Entry, Header, read_header, shown
+from geoprobe.models.weights import DamagedError, damaged, shown
 from geoprobe.statistics.threads import one_thread
 
-PIECE_BYTES = 2**20
-"""Read, cast and checked at once: small enough to stay in the processor's cache."""
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_WORKERS, _ALONE_BYTES = 4, 64 * 2**20
-"""Threads that copy a model of more than so many bytes; a smaller one is done before they start."""
+PORTION_BYTES = 32 * 2**20
+"""Of a file mapped into memory at a time; a smaller file is read whole, and by one thread."""
 
 _SAMPLED_BYTES, _SAMPLES, _SAMPLE_ROWS = 4 * 2**20, 16, 4096
 
 
-@dataclass(slots=True)
-class _Step:
-    """One read from a file and what becomes of it.
-
-    Attributes:
-        file: Which of the checkpoint's files.
-        offset: Where in it.
-        memory: Where the bytes go.
-        direct: The part of a parameter whose memory that is, or None.
-        scratch: Else the part of the scratch memory.
-        copies: Parts of parameters and the parts of the scratch memory that belong there.
-        echoes: The same for a second copy of a tied weight, which must be equal.
-        checks: What is summed up to find NaN and infinity.
-    """
-
-    file: int
-    offset: int
-    memory: memoryview
-    direct: Tensor | None = None
-    scratch: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
-    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    echoes: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    checks: list[Tensor] = field(default_factory=list)
-
-
 class Plan:
-    """Which bytes of a checkpoint's files go where in a model.
+    """Which tensor of a checkpoint's files goes where in a model.
 
     Args:
         targets: Name on disk to parameter (or persistent buffer).
@@ -83,16 +41,11 @@ class Plan:
     """
 
     def __init__(
-        self, targets: dict[str, Tensor], echoes: dict[str, Tensor], ignored: frozenset[str]
+        self, targets: dict[str, Tensor], echoes: dict[str, Tensor], ignored: Collection[str]
     ) -> None:
         self._targets = targets
         self._echoes = echoes
-        self._names = frozenset(targets) | frozenset(echoes) | ignored
-        held = sum(tensor.nbytes for tensor in targets.values())
-        workers = min(_WORKERS, os.cpu_count() or 1) if held > _ALONE_BYTES else 1
-        self._scratch = [torch.empty(PIECE_BYTES, dtype=torch.uint8) for _ in range(workers)]
-        self._headers: list[Header] = []
-        self._steps: list[_Step] = []
+        self._names = {*targets, *echoes, *ignored}
 
     def copy(self, files: Sequence[Path]) -> bool:
         """Copies a checkpoint into the model.
@@ -108,103 +61,68 @@ class Plan:
                 half written.
             OSError: A file cannot be read.
         """
-        with ExitStack() as stack:
-            streams = [stack.enter_context(path.open("rb", buffering=0)) for path in files]
-            if not self._prepare(files, streams):
-                return False
-            with torch.no_grad(), one_thread():
-                if len(self._scratch) == 1:
-                    sums = self._work(streams, self._steps)
-                else:
-                    sums = self._share_out(files)
-                if not _all_finite(sums):
-                    require_finite(self._targets)
-                return self._echoes_agree(streams)
-
-    def _prepare(self, files: Sequence[Path], streams: Sequence[BinaryIO]) -> bool:
-        """Reads the headers; draws up the steps anew if these are not the ones known already."""
-        known = self._headers if len(self._headers) == len(files) else [None] * len(files)
-        headers = [
-            read_header(stream, shown(path.name), os.fstat(stream.fileno()).st_size, header)
-            for path, stream, header in zip(files, streams, known, strict=True)
-        ]
-        if all(a is b for a, b in zip(headers, known, strict=True)):
-            return True
-        names = [name for header in headers for name in header.entries]
-        if len(names) != len(self._names) or set(names) != self._names:
-            return False
-        for header in headers:
-            for name, entry in header.entries.items():
-                target = self._targets.get(name, self._echoes.get(name))
-                if target is not None and not _fits(entry, target):
-                    return False
-        self._headers, self._steps = headers, []
-        for file, header in enumerate(headers):
-            self._add_steps(file, header)
-        for step in self._steps:
-            step.checks = _checks(step)
-        return True
-
-    def _add_steps(self, file: int, header: Header) -> None:
-        """Adds the steps through a file from its beginning; small tensors are read together."""
-        open_step: _Step | None = None
-        for name, entry in sorted(header.entries.items(), key=lambda item: item[1].begin):
-            target = self._targets.get(name, self._echoes.get(name))
-            if target is None:
-                continue
-            dtype = _DTYPES[entry.dtype]
-            flat = target.view(-1)
-            whole = PIECE_BYTES // dtype.itemsize
-            for first in range(0, flat.numel(), whole):
-                part = flat[first : first + whole]
-                offset = header.start + entry.begin + first * dtype.itemsize
-                size = part.numel() * dtype.itemsize
-                as_it_is = part.dtype == dtype and part.device.type == "cpu"
-                if as_it_is and size == PIECE_BYTES and name in self._targets:
-                    self._steps.append(_Step(file, offset, _bytes_of(part), direct=part))
-                    open_step = None
-                    continue
-                used = offset - open_step.offset if open_step is not None else 0
-                if open_step is None or used % dtype.itemsize or used + size > PIECE_BYTES:
-                    open_step, used = _Step(file, offset, memoryview(b"")), 0
-                    self._steps.append(open_step)
-                scratch = self._scratch[(len(self._steps) - 1) % len(self._scratch)]
-                open_step.scratch = scratch[: used + size]
-                open_step.memory = _bytes_of(open_step.scratch)
-                source = scratch[used : used + size].view(dtype)
-                kept = open_step.copies if name in self._targets else open_step.echoes
-                kept.append((part, source))
-
-    def _work(self, streams: Sequence[BinaryIO], steps: Sequence[_Step]) -> list[Tensor]:
-        """Carries out some steps; gives the sums of what was copied."""
+        small = sum(path.stat().st_size for path in files) <= PORTION_BYTES
+        left = set(self._names)
         sums: list[Tensor] = []
-        for step in steps:
-            _read(streams[step.file], step.offset, step.memory)
-            for target, source in step.copies:
-                target.copy_(source)
-            sums += [_sum(part) for part in step.checks]
-        return sums
-
-    def _share_out(self, files: Sequence[Path]) -> list[Tensor]:
-        """Carries out all steps in threads, each with its own scratch memory."""
-
-        def work(worker: int) -> list[Tensor]:
-            with ExitStack() as stack, torch.no_grad():
-                streams = [stack.enter_context(path.open("rb", buffering=0)) for path in files]
-                return self._work(streams, self._steps[worker :: len(self._scratch)])
-
-        with ThreadPoolExecutor(len(self._scratch)) as pool:
-            return [s for sums in pool.map(work, range(len(self._scratch))) for s in sums]
-
-    def _echoes_agree(self, streams: Sequence[BinaryIO]) -> bool:
-        """Whether second copies of tied weights are equal: else they would not have been tied."""
-        for step in self._steps:
-            if step.echoes:
-                _read(streams[step.file], step.offset, step.memory)
-                for target, source in step.echoes:
-                    if not torch.equal(target, source.to(target.device, target.dtype)):
+        with torch.no_grad(), one_thread() if small else nullcontext():
+            for name, tensor in _tensors(files):
+                if name not in left:
+                    return False
+                left.remove(name)
+                if (target := self._targets.get(name)) is not None:
+                    if not _fits(tensor, target):
                         return False
+                    target.copy_(tensor)
+                    if target.is_floating_point():
+                        sums.append(_sum(target))
+            if left:
+                return False
+            if not _all_finite(sums):
+                require_finite(self._targets)
+            return not self._echoes or self._echoes_agree(files)
+
+    def _echoes_agree(self, files: Sequence[Path]) -> bool:
+        """Whether second copies of tied weights are equal: else they would not have been tied."""
+        for name, tensor in _tensors(files):
+            if (target := self._echoes.get(name)) is not None:
+                if tensor.shape != target.shape:
+                    return False
+                if not torch.equal(target, tensor.to(target.device, target.dtype)):
+                    return False
         return True
+
+
+def _tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of safetensors files, of large ones a portion in memory at a time.
+
+    Each tensor is gone when the next one comes.
+    """
+    for path in files:
+        try:
+            if path.stat().st_size <= PORTION_BYTES:
+                yield from load_bytes(path.read_bytes()).items()
+                continue
+            names = _names([path])
+            while names:
+                with safe_open(path, framework="pt") as file:  # anew: lets go of what was mapped
+                    mapped = 0
+                    while names and mapped < PORTION_BYTES:
+                        name = names.pop()
+                        tensor = file.get_tensor(name)
+                        mapped += tensor.nbytes
+                        yield name, tensor
+                        del tensor
+        except SafetensorError as error:
+            raise damaged(path, error) from error
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Names of the tensors in safetensors files."""
+    names: list[str] = []
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            names += file.keys()
+    return names
 
 
 def learn(
@@ -225,16 +143,10 @@ def learn(
     """
     if has_adapter(folder) or not _only_copies(config):
         return None
-    entries: dict[str, tuple[Path, Header]] = {}
-    for path in files:
-        with path.open("rb") as stream:
-            header = read_header(stream, shown(path.name), path.stat().st_size)
-        if entries.keys() & header.entries.keys():
-            return None
-        entries |= dict.fromkeys(header.entries, (path, header))
+    on_disk = _names(files)
     state = model.state_dict(keep_vars=True)
-    names = _names_in_memory(model, entries)
-    if names is None or len(set(names.values())) < len(names):
+    names = _names_in_memory(model, on_disk)
+    if names is None or len(set(on_disk)) < len(on_disk) or len(set(names.values())) < len(names):
         return None
     targets: dict[str, Tensor] = {}
     echoes: dict[str, Tensor] = {}
@@ -245,11 +157,11 @@ def learn(
         filled.add(id(tensor))
     if any(id(tensor) not in filled for tensor in state.values()):
         return None
-    for disk, tensor in (targets | echoes).items():
-        path, header = entries[disk]
-        if not _fits(header.entries[disk], tensor) or not _agrees(path, header, disk, tensor):
+    for disk, tensor in _tensors(files):
+        held = targets.get(disk, echoes.get(disk))
+        if held is not None and not (_fits(tensor, held) and _agrees(tensor, held)):
             return None
-    return Plan(targets, echoes, frozenset(entries) - frozenset(names))
+    return Plan(targets, echoes, on_disk)
 
 
 def has_adapter(folder: Path) -> bool:
@@ -265,19 +177,33 @@ def _only_copies(config: dict[str, Any]) -> bool:
     )
 
 
-def _fits(entry: Entry, target: Tensor) -> bool:
+def _fits(tensor: Tensor, target: Tensor) -> bool:
     """Whether a tensor on disk can be copied into a parameter as it is."""
-    dtype = _DTYPES.get(entry.dtype)
-    return (
-        dtype is not None
-        and entry.shape == tuple(target.shape)
-        and entry.end - entry.begin == math.prod(entry.shape) * dtype.itemsize
-        and dtype.is_floating_point == target.dtype.is_floating_point
-        and target.is_contiguous()
+    return tensor.shape == target.shape and tensor.is_floating_point() == target.is_floating_point()
+
+
+def _agrees(disk: Tensor, held: Tensor) -> bool:
+    """Whether a parameter is bit for bit its tensor on disk; large ones are sampled.
+
+    The names come from the rules by which transformers loaded the model, so this is a safeguard
+    against a rule that also changes values, such as a transposition.
+    """
+    ours, theirs = held.detach().reshape(-1), disk.reshape(-1)
+    if theirs.nbytes <= _SAMPLED_BYTES:
+        parts = [(0, theirs.numel())]
+    else:
+        last = theirs.numel() - _SAMPLE_ROWS
+        parts = [(last * i // (_SAMPLES - 1), _SAMPLE_ROWS) for i in range(_SAMPLES)]
+    return all(
+        torch.equal(
+            _bits(ours[first : first + count].cpu()),
+            _bits(theirs[first : first + count].to(held.dtype)),
+        )
+        for first, count in parts
     )
 
 
-def _names_in_memory(model: nn.Module, names: dict[str, Any]) -> dict[str, str] | None:
+def _names_in_memory(model: nn.Module, names: Sequence[str]) -> dict[str, str] | None:
     """Name on disk -> name in memory, by transformers' rules; None when these do more than rename.
 
     Names that end up nowhere are left out.
@@ -305,32 +231,6 @@ def _names_in_memory(model: nn.Module, names: dict[str, Any]) -> dict[str, str] 
     return found
 
 
-def _agrees(path: Path, header: Header, disk: str, tensor: Tensor) -> bool:
-    """Whether a parameter is bit for bit its tensor on disk; large ones are sampled.
-
-    The names come from the rules by which transformers loaded the model, so this is a safeguard
-    against a rule that also changes values, such as a transposition.
-    """
-    entry = header.entries[disk]
-    dtype = _DTYPES[entry.dtype]
-    flat = tensor.detach().view(-1)
-    if entry.end - entry.begin <= _SAMPLED_BYTES:
-        parts = [(0, flat.numel())]
-    else:
-        last = flat.numel() - _SAMPLE_ROWS
-        parts = [(last * i // (_SAMPLES - 1), _SAMPLE_ROWS) for i in range(_SAMPLES)]
-    with path.open("rb", buffering=0) as stream:
-        for first, count in parts:
-            read = torch.empty(count, dtype=dtype)
-            if count:
-                offset = header.start + entry.begin + first * dtype.itemsize
-                _read(stream, offset, _bytes_of(read))
-            here = flat[first : first + count].cpu()
-            if not torch.equal(_bits(here), _bits(read.to(tensor.dtype))):
-                return False
-    return True
-
-
 def require_finite(tensors: dict[str, Tensor]) -> None:
     """Makes sure that no weight is NaN or infinite.
 
@@ -346,19 +246,6 @@ def require_finite(tensors: dict[str, Tensor]) -> None:
                 raise DamagedError(f"{shown(name)} has NaN or infinite weights", unfinished=False)
 
 
-def _checks(step: _Step) -> list[Tensor]:
-    """What to sum up to find NaN and infinity in a step: the fewest tensors that will do."""
-    if step.direct is not None:
-        return [step.direct] if step.direct.is_floating_point() else []
-    dtypes = {source.dtype for _, source in step.copies}
-    # The largest float16 is small: a cast to it can give infinities where there were none.
-    narrow = any(target.dtype == torch.float16 for target, _ in step.copies)
-    whole = sum(source.nbytes for _, source in step.copies) == step.scratch.nbytes
-    if whole and len(dtypes) == 1 and not narrow and (dtype := dtypes.pop()).is_floating_point:
-        return [step.scratch.view(dtype)]
-    return [target for target, _ in step.copies if target.is_floating_point()]
-
-
 def _sum(part: Tensor) -> Tensor:
     """NaN and infinity survive in a sum: one cheap pass, and no temporary is made."""
     return part.sum(dtype=torch.float32) if part.dtype == torch.float16 else part.sum().float()
@@ -369,19 +256,5 @@ def _all_finite(sums: Sequence[Tensor]) -> bool:
     return not sums or bool(torch.stack(list(sums)).isfinite().all())
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.detach().view(torch.uint8).numpy().data
-
-
 def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(torch.uint8)
-
-
-def _read(stream: BinaryIO, offset: int, memory: memoryview) -> None:
-    stream.seek(offset)
-    done = 0
-    while done < len(memory):
-        count = stream.readinto(memory[done:])  # type: ignore[attr-defined]
-        if not count:
-            raise DamagedError(f"{shown(Path(stream.name).name)} is truncated")
-        done += count

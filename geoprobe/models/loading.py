@@ -7,14 +7,12 @@ a series costs one model's memory and no module construction. The result is bit 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
-import sys
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -29,7 +27,6 @@ from geoprobe.models.in_place import Plan, has_adapter, learn, require_finite
 from geoprobe.models.layout import Layout, find_layout
 from geoprobe.models.series import Checkpoint
 from geoprobe.models.weights import DamagedError, examine, shown, weight_files
-from geoprobe.statistics.threads import one_thread
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -164,7 +161,7 @@ class Loader:
         model = model.to(self.device).eval()
         model.requires_grad_(False)
         if self.device.type == "cpu":
-            _leave_files(model, files)
+            _leave_files(model)
         layout = find_layout(model)
         plan = learn(model, checkpoint.path, config, files) if files else None
         unused = tuple(sorted(info["unexpected_keys"]))
@@ -325,36 +322,16 @@ def _transformers_failed(checkpoint: Checkpoint, error: Exception) -> str:
     return f"{why}; its files may be damaged or not fit its config.json"
 
 
-def _leave_files(model: nn.Module, files: Sequence[Path]) -> None:
+def _leave_files(model: nn.Module) -> None:
     """Gives the model memory of its own where its parameters are a mapping of a file.
 
     transformers maps weights that need no cast. Such a model changes, or the process dies, when
-    training overwrites the file, and it lives on in the mapping when others are copied into it.
+    training overwrites the file.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    names = {str(path.resolve()) for path in files}
-    mapped: list[tuple[int, int]] = []
-    for line in Path("/proc/self/maps").read_text("utf-8", "surrogateescape").splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5] in names:
-            begin, end = (int(part, 16) for part in fields[0].split("-"))
-            mapped.append((begin, end))
-    if not mapped:
-        return
-    page = os.sysconf("SC_PAGE_SIZE")
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    with torch.no_grad(), one_thread():
+    with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
-            first, size = tensor.data_ptr(), tensor.nbytes
-            if any(begin <= first < end for begin, end in mapped):
-                old = tensor.data
-                tensor.data = old.clone()
-                # Else the pages of the file would count as memory until the last is let go of.
-                start = -(-first // page) * page
-                if (length := (first + size) // page * page - start) > 0:
-                    madvise(start, length, 4)  # MADV_DONTNEED
+            if not tensor.untyped_storage().resizable():  # memory of one's own is
+                tensor.data = tensor.data.clone()
 
 
 @contextmanager
