@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,11 +213,15 @@ class Corpora:
 
     def __call__(self, checkpoint: Checkpoint) -> Corpus:
         """The corpus for a checkpoint."""
-        files = [checkpoint.path]
         if checkpoint.kind == "folder":
             folder = tokenizer_folder(checkpoint, self._tokenizer)
-            files = sorted({*folder.glob("*token*"), *(folder / n for n in TOKENIZER_FILES)})
-        stamps = tuple((str(path), *stamp(path)) for path in files if path.is_file())
+            stamps = tuple(
+                (str(folder / name), *state)
+                for name, state in sorted(stamps_in(folder).items())
+                if "token" in name or name in TOKENIZER_FILES
+            )
+        else:
+            stamps = ((str(checkpoint.path), *stamp(checkpoint.path.stat())),)
         if stamps not in self._digests:
             digest = hashlib.sha256()
             for path, *_ in stamps:
@@ -233,10 +238,15 @@ class Corpora:
         return self._known[key]
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def stamp(state: os.stat_result) -> tuple[int, int]:
     """Size and time of the last change of a file: what changes when it is written anew."""
-    state = path.stat()
     return state.st_size, state.st_mtime_ns
+
+
+def stamps_in(folder: Path) -> dict[str, tuple[int, int]]:
+    """The stamp of every file in a folder."""
+    with os.scandir(folder) as entries:
+        return {entry.name: stamp(entry.stat()) for entry in entries if entry.is_file()}
 
 
 @dataclass(frozen=True)
@@ -302,9 +312,8 @@ class Bench:
 def stamps(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
     """What changes when a checkpoint's files are written anew, file by file."""
     path = checkpoint.path
-    files = [path] if checkpoint.kind == "gguf" else sorted(path.glob("*"))
     try:
-        return {file.name: stamp(file) for file in files if file.is_file()}
+        return {"": stamp(path.stat())} if checkpoint.kind == "gguf" else stamps_in(path)
     except OSError as error:
         raise CheckpointError(f"{checkpoint.label}: cannot be read ({error}).") from error
 

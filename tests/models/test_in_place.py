@@ -192,6 +192,18 @@ def test_a_large_tensor_is_sampled_closely_enough(
             assert not in_place._agrees(tensor, tensor.T.contiguous())
 
 
+def test_tensors_that_changed_places_in_a_file_of_the_same_size(tmp_path: Path) -> None:
+    """A small file is read into the memory of the one before, whose tensors may lie elsewhere."""
+    folders = save(tmp_path)
+    a, b = (f"model.layers.{i}.self_attn.k_proj.weight" for i in (0, 1))
+
+    def swap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {{a: b, b: a}.get(name, name): tensor for name, tensor in tensors.items()}
+
+    edit(folders[2], swap)
+    assert load_all([*folders, folders[1]]) == [False, True, True, True]
+
+
 @pytest.mark.parametrize("portion", [1, 5000, 40_000])
 def test_large_files_are_mapped_a_portion_at_a_time(
     portion: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
