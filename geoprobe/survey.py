@@ -15,7 +15,6 @@ import torch
 from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
 from geoprobe.models.capture import Capture
 from geoprobe.models.loading import (
-    TOKENIZER_FILES,
     Loaded,
     Loader,
     load_tokenizer,
@@ -24,6 +23,7 @@ from geoprobe.models.loading import (
 )
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
+from geoprobe.models.weights import TOKENIZER_FILES
 from geoprobe.probes.base import Feed, Outcome, Plan, Probe, Subject, Survey
 from geoprobe.statistics import GROUPS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -13,6 +14,9 @@ _DIRECTIONS = {
     "down": "Down is better: a check looks for a rise.",
     "either": "Neither is better: a check looks for any change.",
 }
+
+_HEADS = {"top-1": "top1_share", "top1": "top1_share", "alpha-req": "alpha"}
+"""Names that tables and papers use and no card has."""
 
 
 def explain(
@@ -27,7 +31,7 @@ def explain(
     """Say what a measure is: definition, convention, source, pitfalls."""
     from geoprobe.measures.registry import card, cards
 
-    chosen = [card(measure)] if measure else list(cards().values())
+    chosen = [card(_name_of(measure))] if measure else list(cards().values())
     if bibtex:
         found_entries = {key: entry for c in chosen for key, entry in bibtex_entries(c.bibtex)}
         if not found_entries:
@@ -57,7 +61,9 @@ def explain(
         typer.echo(f"\n{title}\n{filled}")
 
     found = chosen[0]
-    typer.echo(f"{found.name}: {found.title}" + (f" ({found.symbol})" if found.symbol else ""))
+    symbol = "" if found.title.startswith(found.symbol) else f" ({found.symbol})"
+    name = "" if found.name == found.title else f"{found.name}: "
+    typer.echo(f"{name}{found.title}{symbol}")
     paragraph("Definition", found.formula)
     paragraph("Unit", found.unit)
     paragraph("Direction", _DIRECTIONS[found.direction])
@@ -73,6 +79,29 @@ def explain(
             typer.echo(
                 textwrap.fill(pitfall, columns, initial_indent="  - ", subsequent_indent="    ")
             )
+
+
+def _name_of(word: str) -> str:
+    """The name of the measure that a word stands for; the word itself where there is none.
+
+    A name, a symbol, a title or the head of a column, in letters of either case; `R2` is R².
+    """
+    from geoprobe.measures.registry import cards
+
+    known = cards()
+    if word in known:
+        return word
+    names = dict(_HEADS)
+    for c in known.values():
+        for other in (c.name, c.symbol, c.title, c.title.split(" (")[0]):
+            if other:
+                names.setdefault(_plain(other), c.name)
+    return names.get(_plain(word), word)
+
+
+def _plain(word: str) -> str:
+    """Without case, and with superscripts and subscripts as digits."""
+    return unicodedata.normalize("NFKC", word).casefold().strip()
 
 
 def bibtex_entries(text: str) -> Iterator[tuple[str, str]]:

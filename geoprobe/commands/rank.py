@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from geoprobe.commands import options as o
 from geoprobe.errors import UsageError
+from geoprobe.models.weights import shown
 
 if TYPE_CHECKING:
     from geoprobe.api import Run
@@ -31,7 +33,8 @@ def rank(
         str,
         typer.Option(
             "--tokens",
-            help="last (the last real token of a sequence), mean, all; or several: last,all.",
+            help="last (the last real token of a sequence), first (its first: CLS), mean, all; or "
+            "several: last,all.",
             rich_help_panel=_MEASURE,
         ),
     ] = "last",
@@ -134,6 +137,7 @@ def rank(
         return
     if not series:
         raise UsageError("No series was given; try `geoprobe rank demo`, or give --features FILE.")
+    _check_no_features(series)
     from geoprobe.api import measure
     from geoprobe.commands.progress import Bars
     from geoprobe.data.corpus import file_names
@@ -193,6 +197,27 @@ def default_out(series: list[str]) -> Path:
     names = [Path(argument).resolve().name if argument != "demo" else "demo" for argument in series]
     stem = re.sub(r"[^\w.-]+", "_", "+".join(names))[:80].strip("._") or "run"
     return Path("geoprobe-runs") / stem
+
+
+def _check_no_features(series: list[str]) -> None:
+    """Raises where a file of activations was given as a series."""
+    for argument in series:
+        is_file = False
+        with suppress(OSError, ValueError):  # what was typed need not be fit for a path
+            is_file = Path(argument).expanduser().is_file()
+        if not is_file:
+            continue
+        name = shown(argument)
+        if argument.lower().endswith(".npy"):
+            raise UsageError(
+                f"{name} is a file of numbers and no checkpoint; give --features {name} to measure "
+                "activations."
+            )
+        if argument.lower().endswith(".safetensors"):
+            raise UsageError(
+                f"{name} is a single file; give --features {name} if it holds activations, or its "
+                "folder if it holds a model's weights."
+            )
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -32,10 +32,24 @@ def report(
 
     opened = [open_run(path) for path in runs]
     target = out or opened[0].path / "report.html"
+    if out is not None and out.is_dir():
+        raise UsageError(
+            f"--out {out}: that is a folder; give a file, as in {out / 'report.html'}."
+        )
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"--out {out}: the report is one HTML file; give a name that ends in .html (a browser "
+            "prints it to PDF; --png and --svg write the charts as images)."
+        )
     if out is not None and out.exists() and not force:
         raise UsageError(f"--out {out} exists; give another name, or --force to overwrite it.")
     images = [(folder, kind) for folder, kind in ((png, "png"), (svg, "svg")) if folder is not None]
     for folder, kind in images:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(
+                f"--{kind} {folder}: that is a file; give a folder, and each chart becomes a file "
+                "in it."
+            )
         if any(folder.glob(f"*.{kind}")) and not force:
             raise UsageError(
                 f"--{kind} {folder} holds .{kind} files already; give another folder, or --force "

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json as json_module
+from typing import TYPE_CHECKING
+
 import typer
 
 from geoprobe.commands import options as o
+
+if TYPE_CHECKING:
+    from geoprobe.models.series import Checkpoint
 
 
 def series(
@@ -19,9 +25,8 @@ def series(
     from geoprobe.models.series import find_series
 
     found = find_series(series, pattern=pattern, every=every, log_spaced=log_spaced, last=last)
+    missing = _missing(found.checkpoints[-1])
     if json:
-        import json as json_module
-
         rows = [
             {
                 "label": c.label,
@@ -40,6 +45,7 @@ def series(
             "schema": "geoprobe.series/1",
             "checkpoints": rows,
             "skipped": [{"label": label, "message": message} for label, message in found.skipped],
+            "missing": missing,
         }
         typer.echo(json_module.dumps(document, indent=1))
         return
@@ -73,3 +79,38 @@ def series(
     console.print(f"{count} checkpoint{'s' if count > 1 else ''}, {total / 1e6:,.1f} MB")
     for label, message in found.skipped:
         console.print(Text(f"skipped {label}: {message}"))
+    for sentence in missing:
+        console.print(Text(sentence), soft_wrap=True)
+
+
+def _missing(newest: Checkpoint) -> list[str]:
+    """What `rank` would stop at, as far as the newest checkpoint's file names and config tell."""
+    from geoprobe.models.layout import FAMILIES
+    from geoprobe.models.weights import TOKENIZER_FILES, shown
+
+    if newest.kind == "gguf":
+        return []  # both are inside the file
+    found = []
+    family = _family(newest)
+    if family is not None and family not in FAMILIES:
+        found.append(
+            f"Models of type {shown(family)!r} ({newest.label}) are not supported; supported are "
+            f"{', '.join(FAMILIES)}."
+        )
+    folders = (newest.path, newest.path.absolute().parent)
+    if not any((folder / name).is_file() for folder in folders for name in TOKENIZER_FILES):
+        found.append(
+            f"There is no tokenizer in {shown(newest.path)} or the folder above it; give its "
+            "folder to `geoprobe rank` with --tokenizer FOLDER."
+        )
+    return found
+
+
+def _family(checkpoint: Checkpoint) -> str | None:
+    """`model_type` of config.json; None where there is none to be read."""
+    try:
+        config = json_module.loads((checkpoint.path / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # the column of what cannot be measured says so
+    family = config.get("model_type") if isinstance(config, dict) else None
+    return None if family is None else str(family)

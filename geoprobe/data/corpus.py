@@ -153,6 +153,8 @@ def build_corpus(
         found: Iterator[Sequence[int]] = packed(tokenizer, builtin_text(), length, sequences)
         source = SOURCE
     else:
+        if text and not any(is_file_name(item) or str(item).strip() for item in text):
+            raise UsageError("The text given is empty or white space; give text or file names.")
         found = _tokenised(tokenizer, text, field, length, sequences)
         names = [Path(item).name if is_file_name(item) else "strings" for item in text]
         source = ", ".join(dict.fromkeys(names)) or "no text"
@@ -280,15 +282,21 @@ def read_documents(path: Path, field: str) -> Iterator[str]:
 
     Raises:
         UsageError: A line is not a JSON object, the field is missing or no text, or the file
-            cannot be read or holds no document.
+            cannot be read or holds no document, or only blank ones.
     """
     read = _read_parquet if path.suffix.lower() == ".parquet" else _read_jsonl
-    nothing = True
+    documents, blank = 0, True
     for document, where in read(path, field):
-        nothing = False
-        yield _text_of(document, field, where)
-    if nothing:
+        text = _text_of(document, field, where)
+        documents, blank = documents + 1, blank and not text.strip()
+        yield text
+    if not documents:
         raise UsageError(f"--text {path}: the file holds no document.")
+    if blank:  # a tokenizer with a first token of its own would make sequences of it alone
+        raise UsageError(
+            f"--text {path}: the {field!r} of every document is empty or white space; give a file "
+            "with text, or name another field with --field."
+        )
 
 
 def _read_jsonl(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -353,7 +361,8 @@ def _read_text(path: Path) -> str:
     with _reading(path):
         text = path.read_text("utf-8-sig")
     if not text.strip():
-        raise UsageError(f"--text {path}: the file is empty.")
+        what = "holds only white space" if text else "is empty"
+        raise UsageError(f"--text {path}: the file {what}; give a file with text.")
     return text
 
 

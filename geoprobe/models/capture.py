@@ -7,6 +7,8 @@ is handed to every observer there and then, so no layer's activations outlive th
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ from geoprobe.models.layout import Layout, Tap
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_At = tuple[str, str]
+"""Path of a module, and the side that is read."""
 Observer = Callable[[str, "Tensor"], None]
 Edit = Callable[["Tensor"], "Tensor"]
 
@@ -27,6 +31,22 @@ def _first(value: Any) -> Tensor:
     """Blocks return a tensor in some families and a tuple that begins with it in others."""
     tensor: Tensor = value[0] if isinstance(value, tuple) else value
     return tensor
+
+
+def _part(whole: Tensor, half: int | None, batch: int) -> Tensor:
+    """A site's activations (batch, time, d): some families flatten tokens, some fuse two maps."""
+    if whole.ndim == 2:
+        whole = whole.view(batch, -1, whole.shape[-1])
+    return whole if half is None else whole.chunk(2, dim=-1)[half]
+
+
+def _with_part(whole: Tensor, half: int | None, part: Tensor) -> Tensor:
+    """What a module gives when a site's activations are replaced."""
+    if half is not None:
+        halves = list(whole.chunk(2, dim=-1))
+        halves[half] = part.view_as(halves[half])
+        return torch.cat(halves, dim=-1)
+    return part.reshape(whole.shape)
 
 
 class Capture:
@@ -41,8 +61,12 @@ class Capture:
         self.layout = layout
         self.model = model
         self.backbone = model.get_submodule(layout.backbone)
-        self._wrapped = NNsight(self.backbone)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on modules that are called `output`, see `_module`
+            self._wrapped = NNsight(self.backbone)
         self._order: dict[str, int] = {}
+        takes = inspect.signature(self.backbone.forward).parameters
+        self.options = {"use_cache": False} if "use_cache" in takes else {}
 
     def run(
         self,
@@ -54,7 +78,7 @@ class Capture:
         """One forward pass; stops after the deepest site asked for.
 
         Args:
-            inputs: Arguments of the backbone (`input_ids`, `attention_mask`).
+            inputs: Arguments of the backbone (`input_ids`, `attention_mask`), batch first.
             sites: Names of the sites to show.
             observe: Called with each site's name and its activations (batch, time, d) as they are
                 produced. Observers must not keep the tensor without copying it.
@@ -64,33 +88,42 @@ class Capture:
         edits = edits or {}
         watched = set(sites)
         wanted = self._in_order({*watched, *edits}, inputs)
-        with torch.inference_mode(), self._wrapped.trace(**inputs, use_cache=False) as tracer:
-            self._body(tracer, wanted, watched, observe, edits)
+        with torch.inference_mode(), self._wrapped.trace(**inputs, **self.options) as tracer:
+            self._body(tracer, wanted, watched, observe, edits, len(next(iter(inputs.values()))))
 
     def _body(
         self,
         tracer: Any,
-        wanted: list[str],
+        wanted: list[tuple[_At, list[str]]],
         watched: set[str],
         observe: Observer,
         edits: Mapping[str, Edit],
+        batch: int,
     ) -> None:
-        for site in wanted:
-            tap = self.layout.taps[site]
-            module = self._wrapped.get(tap.module)
-            value = module.input if tap.side == "input" else module.output
-            tensor = _first(value)
-            if site in edits:
-                tensor = edits[site](tensor)
-                if tap.side == "input":
-                    module.input = tensor
-                elif isinstance(value, tuple):
-                    module.output = (tensor, *value[1:])
-                else:
-                    module.output = tensor
-            if site in watched:
-                observe(site, tensor)
+        for tap_at, sites in wanted:
+            module = self._module(tap_at[0])
+            value = module.input if tap_at[1] == "input" else module.output
+            whole = _first(value)
+            for site in sites:
+                tensor = _part(whole, self.layout.taps[site].half, batch)
+                if site in edits:
+                    tensor = edits[site](tensor)
+                    whole = _with_part(whole, self.layout.taps[site].half, tensor)
+                    if tap_at[1] == "input":
+                        module.input = whole
+                    else:
+                        module.output = (whole, *value[1:]) if isinstance(value, tuple) else whole
+                if site in watched:
+                    observe(site, tensor)
         tracer.stop()
+
+    def _module(self, path: str) -> Any:
+        """The wrapper of a module; one that is called `output` goes by another name there."""
+        found: Any = self._wrapped
+        for part in path.split("."):
+            moved = f"{NNsight.OVERLOAD_PREFIX}{part}"
+            found = getattr(found, moved if moved in vars(found) else part)
+        return found
 
     def hidden(self, inputs: Mapping[str, Tensor], edits: Mapping[str, Edit]) -> Tensor:
         """The last hidden state (batch, time, d) of a pass with some sites edited."""
@@ -99,8 +132,15 @@ class Capture:
         self.run(inputs, [last], lambda _, x: found.append(x), edits)
         return found[0]
 
+    def after(self, last: Tensor) -> Tensor:
+        """The model's last hidden state, made of the activations of the last site."""
+        if self.layout.after is None:
+            return last
+        found: Tensor = self.backbone.get_submodule(self.layout.after)(last)
+        return found
+
     def logits(self, final: Tensor) -> Tensor:
-        """The head's answer (..., vocabulary) to last hidden states (..., d).
+        """The head's answer (..., vocabulary) to the activations of the last site (..., d).
 
         Raises:
             UsageError: The model has no language-model head.
@@ -109,7 +149,8 @@ class Capture:
             raise UsageError(f"The logits are needed, but {self.layout.missing['logits']}.")
         with torch.inference_mode():
             head = self.model.get_submodule(self.layout.head)
-            found: Tensor = head(final.to(next(head.parameters()).dtype))
+            last = self.after(final)
+            found: Tensor = head(last.to(next(head.parameters()).dtype))
         return found
 
     def check_head(self, inputs: Mapping[str, Tensor]) -> None:
@@ -128,13 +169,20 @@ class Capture:
                 "direction ablation does not support; leave --ablate out."
             )
 
-    def _in_order(self, sites: set[str], inputs: Mapping[str, Tensor]) -> list[str]:
+    def _in_order(
+        self, sites: set[str], inputs: Mapping[str, Tensor]
+    ) -> list[tuple[_At, list[str]]]:
+        """The modules to stop at, in the order of execution, and the sites that each one shows."""
         if not sites <= self._order.keys():
             self._record_order(sites | self._order.keys(), inputs)
-        return sorted(sites, key=self._order.__getitem__)
+        found: dict[_At, list[str]] = {}
+        for site in sorted(sites, key=self._order.__getitem__):
+            tap = self.layout.taps[site]
+            found.setdefault((tap.module, tap.side), []).append(site)
+        return list(found.items())
 
     def _record_order(self, sites: set[str], inputs: Mapping[str, Tensor]) -> None:
-        """Runs one token through plain hooks and notes when each site comes by."""
+        """Runs one sequence through plain hooks and notes when each site comes by."""
         seen: list[str] = []
         handles = []
         for site in sites:
@@ -150,8 +198,18 @@ class Capture:
                 handles.append(module.register_forward_hook(note))
         try:
             with torch.inference_mode():
-                self.backbone(**{k: v[:1, :1] for k, v in inputs.items()}, use_cache=False)
+                self.backbone(**{k: v[:1] for k, v in inputs.items()}, **self.options)
         finally:
             for handle in handles:
                 handle.remove()
+        for site in sites - set(seen):
+            raise wrong(self.layout.family, site, "it was not reached during a pass")
         self._order = {site: i for i, site in enumerate(dict.fromkeys(seen))}
+
+
+def wrong(family: str, site: str, why: str) -> UsageError:
+    """The error for a site that is not where the layout table says."""
+    return UsageError(
+        f"The layout table's row for {family!r} does not fit this model: site {site!r} is wrong, "
+        f"{why}; measuring it would give numbers of something else."
+    )

@@ -1,14 +1,17 @@
 """The layout table: where each model family keeps the places that geoprobe calls sites.
 
 A site has the same name in every family: `embed` (the input of block 0), `block.3` (the residual
-stream after block 3), `final` (after the final norm), `logits`. Supporting a family is one row of
+stream after block 3), `final` (after the final norm), `attention.3` and `mlp.out.3` (what attention
+and MLP give, before any norm and the sum), `mlp.gate.3` and `mlp.up.3` (before the activation),
+`neurons.3` (the input of the MLP's down-projection), `logits`. Supporting a family is one row of
 `FAMILIES`; nothing else in geoprobe knows a module path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoprobe.errors import UsageError
@@ -18,25 +21,84 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Family:
-    """Module paths of one family, relative to the model with its head.
+class Mlp:
+    """Module paths of a family's MLP, relative to a block.
 
     Attributes:
-        backbone: The model without its head.
+        up: The projection into the neurons; `mlp.up` is its output.
+        down: The projection back; `neurons` is its input and `mlp.out` its output.
+        gate: The projection whose activation multiplies `up`; None without a gate.
+        gate_first: Where gate and up are halves of one projection (`up` and `gate` then name the
+            same module), whether the gate is the first half.
+    """
+
+    up: str
+    down: str
+    gate: str | None = None
+    gate_first: bool = True
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts: one output, and neurons that differ from token to token.
+
+    Attributes:
+        out: The module of a block that adds up the experts' outputs; `mlp.out` is its output.
+    """
+
+    out: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Module paths of one family; alternatives are separated by `|`.
+
+    Attributes:
+        backbone: The model without its head, relative to the loaded model.
         blocks: The list of transformer blocks, relative to the backbone.
         final: The final norm, relative to the backbone; None where a family has none.
+        attention: The output projection of the attention, relative to a block; None without one.
+        mlp: The MLP, relative to a block; None without one.
         head: The map from `final` to the logits, relative to the model; None without one.
+        after: What lies between `final` and the last hidden state in some models of the family.
         learned_positions: Whether positions are a table of a fixed length.
+        first_position: Rows of that table that come before a sequence's first.
+        loads_as: The class of transformers that loads it.
+        pooler: Whether that class adds a pooler unless told otherwise.
+        bidirectional: Whether a token sees those after it.
     """
 
     backbone: str
     blocks: str
     final: str | None
+    attention: str | None = "self_attn.o_proj"
+    mlp: Mlp | Experts | None = None
     head: str | None = "lm_head"
+    after: str | None = None
     learned_positions: bool = False
+    first_position: int = 0
+    loads_as: str = "AutoModelForCausalLM"
+    pooler: bool = False
+    bidirectional: bool = False
 
 
-_LLAMA = Family(backbone="model", blocks="layers", final="norm")
+_GATED = Mlp(up="mlp.up_proj", gate="mlp.gate_proj", down="mlp.down_proj")
+_FUSED = Mlp(up="mlp.gate_up_proj", gate="mlp.gate_up_proj", down="mlp.down_proj")
+_4H = Mlp(up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")
+_LLAMA = Family(backbone="model", blocks="layers", final="norm", mlp=_GATED)
+_MOE = replace(_LLAMA, mlp=Experts("mlp"))
+_BERT = Family(
+    backbone="bert",
+    blocks="encoder.layer",
+    final=None,
+    attention="attention.output.dense",
+    mlp=Mlp(up="intermediate.dense", down="output.dense"),
+    head=None,
+    learned_positions=True,
+    loads_as="AutoModel",
+    pooler=True,
+    bidirectional=True,
+)
 
 # model_type in config.json -> where things are. transformers v5 names, in memory.
 FAMILIES: Mapping[str, Family] = {
@@ -44,11 +106,112 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    "gemma": _LLAMA,
+    "gemma2": _LLAMA,
+    "gemma3_text": _LLAMA,
+    "gemma3": replace(_LLAMA, backbone="model.language_model|language_model"),
+    "phi3": replace(_LLAMA, mlp=_FUSED),
+    "olmo": _LLAMA,
+    "olmo2": _LLAMA,
+    "olmo3": _LLAMA,
+    "stablelm": _LLAMA,
+    "granite": _LLAMA,
+    "mixtral": _MOE,
+    "qwen3_moe": _MOE,
+    "gpt_oss": _MOE,
     "gpt_neox": Family(
-        backbone="gpt_neox", blocks="layers", final="final_layer_norm", head="embed_out|lm_head"
+        backbone="gpt_neox",
+        blocks="layers",
+        final="final_layer_norm",
+        attention="attention.dense",
+        mlp=_4H,
+        head="embed_out|lm_head",
     ),
-    "gpt2": Family(backbone="transformer", blocks="h", final="ln_f", learned_positions=True),
+    "gpt2": Family(
+        backbone="transformer",
+        blocks="h",
+        final="ln_f",
+        attention="attn.c_proj",
+        mlp=Mlp(up="mlp.c_fc", down="mlp.c_proj"),
+        learned_positions=True,
+    ),
+    "gptj": Family(
+        backbone="transformer",
+        blocks="h",
+        final="ln_f",
+        attention="attn.out_proj",
+        mlp=Mlp(up="mlp.fc_in", down="mlp.fc_out"),
+    ),
+    "opt": Family(
+        backbone="model.decoder|decoder",
+        blocks="layers",
+        final="final_layer_norm",
+        attention="self_attn.out_proj",
+        mlp=Mlp(up="fc1", down="fc2"),
+        after="project_out",
+        learned_positions=True,
+    ),
+    "falcon": Family(
+        backbone="transformer",
+        blocks="h",
+        final="ln_f",
+        attention="self_attention.dense",
+        mlp=_4H,
+    ),
+    "bloom": Family(
+        backbone="transformer",
+        blocks="h",
+        final="ln_f",
+        attention="self_attention.dense",
+        mlp=_4H,
+    ),
+    "mpt": Family(
+        backbone="transformer",
+        blocks="blocks",
+        final="norm_f",
+        attention="attn.out_proj",
+        mlp=Mlp(up="ffn.up_proj", down="ffn.down_proj"),
+    ),
+    "mamba": Family(backbone="backbone", blocks="layers", final="norm_f", attention=None),
+    "bert": _BERT,
+    "roberta": replace(_BERT, backbone="roberta", first_position=2),
+    "modernbert": Family(
+        backbone="model",
+        blocks="layers",
+        final="final_norm",
+        attention="attn.Wo",
+        mlp=Mlp(up="mlp.Wi", gate="mlp.Wi", down="mlp.Wo"),
+        head=None,
+        loads_as="AutoModel",
+        bidirectional=True,
+    ),
+    "t5": Family(
+        backbone="encoder",
+        blocks="block",
+        final="final_layer_norm",
+        attention="layer.0.SelfAttention.o",
+        mlp=Mlp(
+            up="layer.1.DenseReluDense.wi_1|layer.1.DenseReluDense.wi",
+            gate="layer.1.DenseReluDense.wi_0",
+            down="layer.1.DenseReluDense.wo",
+        ),
+        head=None,
+        loads_as="T5EncoderModel",
+        bidirectional=True,
+    ),
 }
+
+RESIDUAL, INSIDE = (
+    ("embed", "block", "final"),
+    (
+        "attention",
+        "mlp.gate",
+        "mlp.up",
+        "neurons",
+        "mlp.out",
+    ),
+)
+"""Kinds of sites: the residual stream, measured by default, and what blocks do in between."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +221,14 @@ class Tap:
     Attributes:
         module: Path from the backbone (from the model for `logits`).
         side: `input` (first positional argument) or `output` (first element of a tuple).
+        width: Size of the last dimension of what is read.
+        half: 0 or 1 where the site is the first or second half of it; else None.
     """
 
     module: str
     side: Literal["input", "output"]
+    width: int
+    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +242,12 @@ class Layout:
         vocabulary: Number of token ids.
         positions: Tokens that a sequence may have, as the config says; None where it does not.
         learned_positions: Whether more of them are an error rather than an extrapolation.
-        taps: Site name to where it is read, in execution order.
+        bidirectional: Whether a token sees those after it.
+        taps: Site name to where it is read.
         backbone: Path of the backbone in the model; empty when the model is a bare backbone.
         head: Path of the head in the model, or None.
-        missing: Site name to the reason why the family does not have it.
+        after: Path, in the backbone, of what lies between the last site and the last hidden state.
+        missing: Site, or kind of site, to the reason why the family does not have it.
     """
 
     family: str
@@ -87,15 +256,22 @@ class Layout:
     vocabulary: int
     positions: int | None
     learned_positions: bool
+    bidirectional: bool
     taps: Mapping[str, Tap]
     backbone: str
     head: str | None
+    after: str | None
     missing: Mapping[str, str]
 
     @property
     def sites(self) -> tuple[str, ...]:
         """Residual-stream sites in execution order."""
-        return tuple(self.taps)
+        return tuple(site for site in self.taps if kind_of(site) in RESIDUAL)
+
+    def width_of(self, site: str) -> int:
+        """Number of dimensions of a site."""
+        tap = self.taps[site]
+        return tap.width if tap.half is None else tap.width // 2
 
     def select(self, *, layers: str | None = None, sites: str | None = None) -> tuple[str, ...]:
         """Resolves `--layers` and `--sites` to site names in execution order.
@@ -103,27 +279,40 @@ class Layout:
         Args:
             layers: Comma-separated block indices, negative from the end, and ranges `a:b:step`;
                 `embed` and `final` are then left out unless `sites` names them.
-            sites: Comma-separated site names; `block` means every block.
+            sites: Comma-separated site names; a kind of site (`block`, `neurons`) means it in every
+                block, or in the blocks that `layers` names.
 
         Raises:
             UsageError: A site or a layer that this model does not have.
         """
         if layers is None and sites is None:
             return self.sites
+        blocks = [i for item in _items(layers) for i in _indices(item, self.depth)]
         wanted: set[str] = set()
+        kinds = {kind_of(site) for site in self.taps}
+        several = False
         for item in _items(sites):
-            if item == "block":
-                wanted.update(f"block.{i}" for i in range(self.depth))
-            elif item in self.taps:
+            if item in self.taps:
                 wanted.add(item)
+            elif item in kinds:
+                several = True
+                here = blocks if layers is not None else range(self.depth)
+                wanted.update(s for i in here if (s := f"{item}.{i}") in self.taps)
             else:
-                why = self.missing.get(item, f"it has {_abbreviated(self.sites)}")
+                why = self.missing.get(
+                    item, self.missing.get(kind_of(item), f"it has {_abbreviated(self.taps)}")
+                )
                 raise UsageError(
                     f"--sites {item}: this {self.family} model has no such site; {why}."
                 )
-        for item in _items(layers):
-            wanted.update(f"block.{i}" for i in _indices(item, self.depth))
-        return tuple(site for site in self.sites if site in wanted)
+        if not several:
+            wanted.update(f"block.{i}" for i in blocks)
+        return tuple(site for site in self.taps if site in wanted)
+
+
+def kind_of(site: str) -> str:
+    """`neurons` of `neurons.3`; a site without a number is its own kind."""
+    return re.sub(r"\.\d+$", "", site)
 
 
 def _items(text: str | None) -> list[str]:
@@ -149,10 +338,14 @@ def _indices(item: str, depth: int) -> Sequence[int]:
     return [index % depth]
 
 
-def _abbreviated(sites: Sequence[str]) -> str:
-    blocks = [s for s in sites if s.startswith("block.")]
-    rest = [s for s in sites if not s.startswith("block.")]
-    return ", ".join([*rest, f"{blocks[0]} to {blocks[-1]}"]) if blocks else ", ".join(rest)
+def _abbreviated(sites: Iterable[str]) -> str:
+    kinds: dict[str, list[str]] = {}
+    for site in sites:
+        kinds.setdefault(kind_of(site), []).append(site)
+    return ", ".join(
+        few[0] if len(few) == 1 else f"{few[0]} to {few[-1].removeprefix(kind + '.')}"
+        for kind, few in kinds.items()
+    )
 
 
 def submodule(root: nn.Module, path: str) -> nn.Module | None:
@@ -170,50 +363,126 @@ def first_path(root: nn.Module, path: str) -> str | None:
     return next((p for p in path.split("|") if submodule(root, p) is not None), None)
 
 
-def find_layout(model: nn.Module) -> Layout:
-    """Finds the sites of a transformers model from the layout table.
-
-    Args:
-        model: A model with its head, or its bare backbone.
+def row_of(family: str | None) -> Family:
+    """The row of the layout table for a `model_type`.
 
     Raises:
-        UsageError: The family is not in the table, or the module paths of its row do not exist.
+        UsageError: There is none.
     """
-    config: Any = getattr(model, "config", None)
-    family = getattr(config, "model_type", None)
     row = FAMILIES.get(str(family))
     if row is None:
         raise UsageError(
             f"Models of type {family!r} are not in the layout table; "
             f"supported are {', '.join(FAMILIES)}."
         )
-    backbone_path = row.backbone if submodule(model, row.backbone) is not None else ""
+    return row
+
+
+def find_layout(model: nn.Module) -> Layout:
+    """Finds the sites of a transformers model from the layout table.
+
+    Args:
+        model: A model with its head, or its bare backbone; on the meta device is enough.
+
+    Raises:
+        UsageError: The family is not in the table, or the module paths of its row do not exist.
+    """
+    config: Any = getattr(model, "config", None)
+    row = row_of(getattr(config, "model_type", None))
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    backbone_path = first_path(model, row.backbone) or ""
     backbone = model.get_submodule(backbone_path)
     blocks = submodule(backbone, row.blocks)
     if blocks is None:
         raise UsageError(
-            f"The layout of {family!r} has blocks at {row.blocks!r}; this model has none there."
+            f"The layout of {config.model_type!r} has blocks at {row.blocks!r}; this model has "
+            "none there."
         )
-    depth = len(list(blocks.children()))
-    taps = {"embed": Tap(f"{row.blocks}.0", "input")}
-    taps |= {f"block.{i}": Tap(f"{row.blocks}.{i}", "output") for i in range(depth)}
+    width = int(text.hidden_size)
+    taps = {"embed": Tap(f"{row.blocks}.0", "input", width)}
     missing: dict[str, str] = {}
+    for i, block in enumerate(blocks.children()):
+        taps |= _inside(row, block, i, f"{row.blocks}.{i}", width, missing)
+        taps[f"block.{i}"] = Tap(f"{row.blocks}.{i}", "output", width)
     if row.final is None or submodule(backbone, row.final) is None:
         missing["final"] = "this family has no final norm"
     else:
-        taps["final"] = Tap(row.final, "output")
+        taps["final"] = Tap(row.final, "output", width)
     head = first_path(model, row.head) if row.head and backbone_path else None
     if head is None:
         missing["logits"] = "the model was loaded without a language-model head"
+    positions = getattr(text, "max_position_embeddings", None)
     return Layout(
-        family=str(family),
-        depth=depth,
-        width=int(config.hidden_size),
-        vocabulary=int(config.vocab_size),
-        positions=getattr(config, "max_position_embeddings", None),
+        family=str(config.model_type),
+        depth=len(list(blocks.children())),
+        width=width,
+        vocabulary=int(text.vocab_size),
+        positions=None if positions is None else positions - row.first_position,
         learned_positions=row.learned_positions,
+        bidirectional=row.bidirectional,
         taps=taps,
         backbone=backbone_path,
         head=head,
+        after=first_path(backbone, row.after) if row.after else None,
         missing=missing,
     )
+
+
+def _inside(
+    row: Family, block: nn.Module, i: int, where: str, width: int, missing: dict[str, str]
+) -> dict[str, Tap]:
+    """Taps within one block, in execution order."""
+    taps: dict[str, Tap] = {}
+
+    def tap(kind: str, path: str | None, side: Literal["input", "output"], why: str) -> None:
+        found = first_path(block, path) if path else None
+        if found is None:
+            missing.setdefault(kind, why)
+            return
+        if kind == "attention" and not _within_attention(block, found):
+            raise UsageError(
+                f"The layout table's row for {type(block).__name__} does not fit: its attention at "
+                f"{found!r} is not in a module that is called attention."
+            )
+        size = _features(block.get_submodule(found), side) or width
+        taps[f"{kind}.{i}"] = Tap(f"{where}.{found}", side, size)
+
+    tap("attention", row.attention, "output", "its blocks have no attention")
+    if isinstance(row.mlp, Mlp):
+        mlp = row.mlp
+        tap("mlp.gate", mlp.gate, "output", "its MLP has no gate")
+        tap("mlp.up", mlp.up, "output", "its blocks have no MLP")
+        if mlp.gate == mlp.up and f"mlp.up.{i}" in taps:
+            gate_half = 0 if mlp.gate_first else 1
+            for kind, half in (("mlp.gate", gate_half), ("mlp.up", 1 - gate_half)):
+                taps[f"{kind}.{i}"] = replace(taps[f"{kind}.{i}"], half=half)
+        tap("neurons", mlp.down, "input", "its blocks have no MLP")
+        tap("mlp.out", mlp.down, "output", "its blocks have no MLP")
+    elif isinstance(row.mlp, Experts):
+        for kind in ("mlp.gate", "mlp.up", "neurons"):
+            missing.setdefault(
+                kind,
+                "its MLP is a mixture of experts, whose neurons differ from token to token; "
+                "attention and mlp.out are there",
+            )
+        tap("mlp.out", row.mlp.out, "output", "its blocks have no MLP")
+    else:
+        for kind in INSIDE[1:]:
+            missing.setdefault(kind, "its blocks have no MLP")
+    return taps
+
+
+def _within_attention(block: nn.Module, path: str) -> bool:
+    parts = path.split(".")
+    above = [block.get_submodule(".".join(parts[: i + 1])) for i in range(len(parts))]
+    return any("attention" in type(module).__name__.lower() for module in above)
+
+
+def _features(module: nn.Module, side: Literal["input", "output"]) -> int | None:
+    """Input or output features of a linear map; None where the module is none."""
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.ndim != 2:
+        return None
+    # GPT-2's Conv1D keeps its weight the other way round.
+    rows_are_outputs = type(module).__name__ != "Conv1D"
+    return int(weight.shape[0 if (side == "output") == rows_are_outputs else 1])

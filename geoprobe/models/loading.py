@@ -24,19 +24,16 @@ from torch import nn
 
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.in_place import Plan, has_adapter, learn, require_finite
-from geoprobe.models.layout import Layout, find_layout
+from geoprobe.models.layout import Layout, find_layout, row_of
 from geoprobe.models.series import Checkpoint
-from geoprobe.models.weights import DamagedError, examine, shown, weight_files
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "spiece.model",
+from geoprobe.models.weights import (
+    TOKENIZER_FILES,
+    DamagedError,
+    examine,
+    shown,
+    weight_files,
 )
+
 _IRRELEVANT = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Keys of config.json that do not change the model; the precision is set by the user."""
 
@@ -155,6 +152,8 @@ class Loader:
             files = weight_files(checkpoint.path)
         try:
             model, info = _from_pretrained(checkpoint, config, self.dtype, self.trust_remote_code)
+        except UsageError:
+            raise
         except Exception as error:  # a broken file or config can make transformers raise anything
             raise DamagedError(_transformers_failed(checkpoint, error)) from error
         _require_fit(model, info)
@@ -169,6 +168,35 @@ class Loader:
         self._shell = _Shell(model, layout, unused, config, raw, plan)
         require_finite(dict(model.state_dict(keep_vars=True)))
         return self._shell
+
+
+def empty_model(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> nn.Module:
+    """A checkpoint's model without weights (on the meta device), from its config alone.
+
+    Raises:
+        UsageError: The config cannot be read, or the layout table does not have this family.
+    """
+    transformers: Any = import_module("transformers")
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    folder = checkpoint.path
+    if checkpoint.kind == "gguf":
+        folder, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
+    with quiet_transformers(), torch.device("meta"):
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, **options)
+            kind = getattr(transformers, row_of(config.model_type).loads_as)
+            model: nn.Module = (
+                kind.from_config(config, trust_remote_code=trust_remote_code)
+                if hasattr(kind, "from_config")
+                else kind(config)
+            )
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{checkpoint.label}: no model can be made of its config ({_one_line(error)})."
+            ) from error
+    return model
 
 
 def prefetch(checkpoint: Checkpoint) -> None:
@@ -263,22 +291,24 @@ def _from_pretrained(
         "weights_only": True,
         "local_files_only": True,
     }
+    name = "AutoModelForCausalLM"
     if checkpoint.kind == "gguf":
         path, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
+    else:
+        row = row_of(config.get("model_type"))
+        name = row.loads_as
+        if row.pooler:
+            options["add_pooling_layer"] = False
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
-        try:
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
-        except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise
-            return transformers.AutoModel.from_pretrained(path, **options)  # type: ignore[no-any-return]
-        names = config.get("architectures") or []
+        model, info = getattr(transformers, name).from_pretrained(path, **options)
+        architectures = config.get("architectures") or []
         prefix = f"{getattr(model, 'base_model_prefix', '')}."
         if (
-            info["missing_keys"]
+            name == "AutoModelForCausalLM"
+            and info["missing_keys"]
             and not any(key.startswith(prefix) for key in info["missing_keys"])
-            and names
-            and not any(str(name).endswith(_GENERATING) for name in names)
+            and architectures
+            and not any(str(name).endswith(_GENERATING) for name in architectures)
         ):
             return transformers.AutoModel.from_pretrained(path, **options)  # type: ignore[no-any-return]
     return model, info

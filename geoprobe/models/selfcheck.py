@@ -1,25 +1,31 @@
 """Checks a layout against the model it describes, once per architecture, with one small pass.
 
 A batch of identical rows is run, one row edited at each site. If the table is right, the untouched
-row equals the model's own output, `final` is the norm of the last block, and every edited row ends
-somewhere else. Otherwise the sentence says which site is wrong and why.
+row equals the model's own output, `final` is the norm of the last block, every edited row ends
+somewhere else, attention carries an edit from one token to others, and the neurons close with
+their gate and with what it multiplies. Otherwise the sentence says which site is wrong and why.
+What lies inside the blocks is checked in the first and the last of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
-from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.errors import CheckpointError
+from geoprobe.models.capture import wrong
+from geoprobe.models.layout import INSIDE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geoprobe.models.capture import Capture
+    from geoprobe.models.capture import Capture, Edit
+    from geoprobe.models.layout import Layout, Tap
 
 _TIME = 6
+_CLOSED = -1e4
+"""Every activation that gates use is zero or nearly so here."""
 
 
 def self_check(capture: Capture) -> None:
@@ -33,66 +39,82 @@ def self_check(capture: Capture) -> None:
         CheckpointError: Activations are not finite.
     """
     layout = capture.layout
-    sites = layout.sites
+    ends = {f"{kind}.{i}" for kind in INSIDE for i in (0, layout.depth - 1)} & layout.taps.keys()
+    sites = [site for site in layout.taps if site in layout.sites or site in ends]
+    last_site = layout.sites[-1]
     device = next(capture.model.parameters()).device
     draw = torch.Generator().manual_seed(0)
     row = torch.randint(0, layout.vocabulary, (1, _TIME), generator=draw).to(device)
-    ids = row.repeat(len(sites) + 1, 1)
+    # As it is, edited at each site, edited at one token, with closed `mlp.up`, with closed gates.
+    ids = row.repeat(len(sites) + 4, 1)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    seen: dict[str, Tensor] = {}
+    last_block = f"block.{layout.depth - 1}"
+    kept: dict[str, Tensor] = {}
+    _no_tap_twice(layout)
 
     def observe(site: str, activations: Tensor) -> None:
-        expected = (len(sites) + 1, _TIME, layout.width)
+        expected = (len(ids), _TIME, layout.width_of(site))
         if tuple(activations.shape) != expected:
-            raise _wrong(
+            raise wrong(
                 layout.family, site, f"its shape is {tuple(activations.shape)}, not {expected}"
             )
-        seen[site] = activations.clone()
-
-    def edit_of(position: int) -> Callable[[Tensor], Tensor]:
-        def edit(activations: Tensor) -> Tensor:
-            edited = activations.clone()
-            scale = activations.float().std().clamp(min=1e-3)
-            noise = torch.randn(edited.shape[1:], generator=torch.Generator().manual_seed(1))
-            edited[position] += (noise.to(device) * scale).to(edited.dtype)
-            return edited
-
-        return edit
-
-    capture.run(inputs, sites, observe, {s: edit_of(i + 1) for i, s in enumerate(sites)})
-    for site, activations in seen.items():
         if not bool(torch.isfinite(activations).all()):
             raise CheckpointError(
                 f"The activations at {site} are NaN or infinite, so nothing was measured; "
                 "where the weights are meant to be so large, a wider --dtype may help."
             )
-    for site in sites:
-        if site not in seen:
-            raise _wrong(layout.family, site, "it was not reached during a pass")
+        if site in (last_site, last_block):
+            kept[site] = activations.clone()
+        if site == "attention.0" and torch.equal(activations[-3, 1:], activations[0, 1:]):
+            raise wrong(layout.family, site, "a token's value does not depend on the others")
+        largest = activations.abs().amax((1, 2))
+        for kind, position in (("mlp.gate", -1), ("mlp.up", -2)):
+            other = site.replace("neurons", kind)
+            if other in ends and other != site and largest[position] > 1e-3 * largest[0]:
+                raise wrong(layout.family, other, "closing it does not close the neurons")
+
+    def edit_of(position: int, site: str) -> Edit:
+        def edit(activations: Tensor) -> Tensor:
+            edited = activations.clone()
+            scale = activations.float().std().clamp(min=1e-3)
+            noise = torch.randn(edited.shape[1:], generator=torch.Generator().manual_seed(1))
+            edited[position] += (noise.to(device) * scale).to(edited.dtype)
+            if site == "embed":
+                edited[-3, :1] = edited[position, :1]
+            elif site.startswith("mlp.up"):
+                edited[-2] = 0.0
+            elif site.startswith("mlp.gate"):
+                edited[-1] = _CLOSED
+            return edited
+
+        return edit
+
+    capture.run(inputs, sites, observe, {s: edit_of(i + 1, s) for i, s in enumerate(sites)})
+    last = kept[last_site]
     with torch.inference_mode():
         plain = capture.backbone(
-            input_ids=row, attention_mask=torch.ones_like(row), use_cache=False
+            input_ids=row, attention_mask=torch.ones_like(row), **capture.options
         ).last_hidden_state
-        last = seen[sites[-1]]
-        if not torch.allclose(last[:1], plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max())):
-            raise _wrong(layout.family, sites[-1], "it differs from the model's last hidden state")
+        given = capture.after(last[:1])
+        if given.shape != plain.shape or not _close(given, plain):
+            raise wrong(layout.family, last_site, "it differs from the model's last hidden state")
         if "final" in layout.taps:
             norm = capture.backbone.get_submodule(layout.taps["final"].module)
-            before = seen[f"block.{layout.depth - 1}"][:1]
-            after = norm(before)
-            if torch.equal(before, last[:1]) or not torch.allclose(
-                after, last[:1], rtol=1e-3, atol=1e-3 * float(after.abs().max())
-            ):
-                raise _wrong(
-                    layout.family, "final", "it is not the norm of the last block's output"
-                )
+            before = kept[last_block][:1]
+            if torch.equal(before, last[:1]) or not _close(last[:1], norm(before)):
+                raise wrong(layout.family, "final", "it is not the norm of the last block's output")
     for i, site in enumerate(sites):
         if torch.equal(last[i + 1], last[0]):
-            raise _wrong(layout.family, site, "editing it does not change the model's output")
+            raise wrong(layout.family, site, "editing it does not change the model's output")
 
 
-def _wrong(family: str, site: str, why: str) -> UsageError:
-    return UsageError(
-        f"The layout table's row for {family!r} does not fit this model: site {site!r} is wrong, "
-        f"{why}; measuring it would give numbers of something else."
-    )
+def _no_tap_twice(layout: Layout) -> None:
+    """A row copied from another family may name the same place for two sites."""
+    known: dict[Tap, str] = {}
+    for site, tap in layout.taps.items():
+        if (other := known.setdefault(tap, site)) != site:
+            raise wrong(layout.family, site, f"it is the same place as {other!r}")
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))

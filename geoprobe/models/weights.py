@@ -18,6 +18,15 @@ Kind = Literal["folder", "gguf"]
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+)
 _HEADER_LIMIT = 100_000_000
 """The safetensors format allows no longer header."""
 

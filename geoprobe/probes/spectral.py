@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NAME = "spectrum"
-Tokens = Literal["last", "mean", "all"]
+Tokens = Literal["last", "first", "mean", "all"]
 TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 MEASURES = tuple(name for name, card in measures.cards().items() if card.section == NAME)
 CONVENTIONS = ("exact", "li2025", "garrido2023", "reptrix0.1", "stringer")
@@ -43,7 +43,8 @@ class SpectrumOptions:
     """What to measure.
 
     Attributes:
-        tokens: Token choices: the last real token of a sequence, the mean over it, or all tokens.
+        tokens: Token choices: the last real token of a sequence, its first (an encoder's CLS), the
+            mean over it, or all tokens.
         conventions: Conventions of rankme and alpha.
         drop_sinks: Also give every reading without the sink tokens.
         skip: Measures to leave out; `matrix_entropy` and `intrinsic_dim` are the costly ones.

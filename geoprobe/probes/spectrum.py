@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 INTRINSIC_ROWS = 4096
 """Rows behind the nearest-neighbour dimension, drawn by the seed."""
 
+ENDS = ("first", "last")
+"""Token choices of one token a sequence."""
+
 LEAST_ROWS_PER_DIMENSION = 5
 """Below this n/d the finite-sample bias of RankMe is large enough to warn about."""
 
@@ -75,7 +78,7 @@ class SpectrumProbe:
         )
         self._drawn_group = (np.searchsorted(self._offsets, self._drawn, side="right") - 1) % GROUPS
         self._drawn_dropped = np.zeros(len(self._drawn), dtype=bool)
-        self._last_dropped = np.zeros(self._n, dtype=bool)
+        self._end_dropped = {end: np.zeros(self._n, dtype=bool) for end in ENDS}
         self._sink_mask: tuple[Feed, Tensor] | None = None
         self._computed_in = "float32"
 
@@ -87,8 +90,8 @@ class SpectrumProbe:
         """As many jackknife groups as the memory for statistics allows."""
         if "all" not in self.options.tokens:
             return GROUPS, ""
-        matrices = (1 + self._entropy) * (1 + self.options.drop_sinks) * len(self._sites)
-        one = matrices * self.survey.layout.width**2 * 8
+        matrices = (1 + self._entropy) * (1 + self.options.drop_sinks)
+        one = matrices * sum(8 * self.survey.layout.width_of(s) ** 2 for s in self._sites)
         groups = next((g for g in (GROUPS, 4, 2) if g * one <= self.survey.memory), 1)
         if groups == GROUPS:
             return groups, ""
@@ -117,10 +120,11 @@ class SpectrumProbe:
         state = self._state[site]
         self._computed_in = str(activations.dtype).removeprefix("torch.")
         sinks = self._sinks(feed)
-        if "last" in self.options.tokens:
-            at = torch.from_numpy(feed.lengths - 1).to(activations.device)
-            rows = activations[torch.arange(len(at), device=at.device), at]
-            self._store(state, "last", rows, feed.index)
+        for end in ENDS:
+            if end in self.options.tokens:
+                at = torch.from_numpy(_position(end, feed)).to(activations.device)
+                rows = activations[torch.arange(len(at), device=at.device), at]
+                self._store(state, end, rows, feed.index)
         if "mean" in self.options.tokens:
             self._store(state, "mean", *_means(activations, feed, None))
             if sinks is not None:
@@ -186,7 +190,8 @@ class SpectrumProbe:
             mask = self._rule.mask(feed)
             self._sink_mask = (feed, mask)
             host = mask.cpu().numpy()
-            self._last_dropped[feed.index] = host[np.arange(len(host)), feed.lengths - 1]
+            for end, dropped in self._end_dropped.items():
+                dropped[feed.index] = host[np.arange(len(host)), _position(end, feed)]
             batch, time, slot = self._draw(feed)
             self._drawn_dropped[slot] = host[batch, time]
         return self._sink_mask[1]
@@ -209,7 +214,8 @@ class SpectrumProbe:
                     f"instead of {GROUPS}, as {self._why_fewer}; measure fewer sites for more.",
                 }
             )
-        outcome.findings += finite_sample_warnings(outcome.readings, self.survey.layout.width)
+        widths = {site: self.survey.layout.width_of(site) for site in self._sites}
+        outcome.findings += finite_sample_warnings(outcome.readings, widths)
         return outcome
 
     def _read(self, site: str) -> Readings:
@@ -239,8 +245,8 @@ class SpectrumProbe:
         if tokens == "mean":
             rows = state.rows["mean/out" if sinks == "out" else "mean"]
             return rows.sample(np.ones(self._n, dtype=bool), GROUPS)
-        keep = ~self._last_dropped if sinks == "out" else np.ones(self._n, dtype=bool)
-        return state.rows["last"].sample(keep, GROUPS)
+        keep = ~self._end_dropped[tokens] if sinks == "out" else np.ones(self._n, dtype=bool)
+        return state.rows[tokens].sample(keep, GROUPS)
 
     def _neighbour_rows(
         self, site: str, tokens: Tokens, sinks: str
@@ -253,10 +259,15 @@ class SpectrumProbe:
             return state.drawn.values[keep].double().numpy(), self._drawn_group[keep]
         rows = state.rows["mean/out" if (tokens, sinks) == ("mean", "out") else tokens]
         index = np.flatnonzero(rows.present)
-        if (tokens, sinks) == ("last", "out"):
-            index = index[~self._last_dropped]
+        if sinks == "out" and tokens in ENDS:
+            index = index[~self._end_dropped[tokens][index]]
         index = _draw_rows(index, self.survey.seed)
         return rows.values[index].double().numpy(), index % GROUPS
+
+
+def _position(end: str, feed: Feed) -> NDArray[np.int64]:
+    """Where the first or the last token of each sequence is."""
+    return feed.lengths - 1 if end == "last" else np.zeros_like(feed.lengths)
 
 
 def measure_rows(
@@ -279,22 +290,24 @@ def measure_rows(
         mine = [r for r in readings.outcome.readings if r.site == site]
         warnings += [
             {**warning, "message": f"{site}, {warning['message']}"}
-            for warning in finite_sample_warnings(mine, rows.shape[1])
+            for warning in finite_sample_warnings(mine, {site: rows.shape[1]})
         ]
     outcome = readings.finish()
     outcome.findings += warnings
     return outcome
 
 
-def finite_sample_warnings(readings: Sequence[Reading], width: int) -> list[dict[str, object]]:
-    """A warning for each token choice with too few rows for its dimensions."""
+def finite_sample_warnings(
+    readings: Sequence[Reading], widths: Mapping[str, int]
+) -> list[dict[str, object]]:
+    """A warning for each token choice and width of sites with too few rows for its dimensions."""
     found: list[dict[str, object]] = []
-    rows: dict[Key, int] = {}
+    rows: dict[tuple[Key, int], int] = {}
     for reading in readings:
         if not reading.measure.startswith("intrinsic_dim"):  # on at most 4,096 rows by design
-            tokens = reading.keys["tokens"]
-            rows[tokens] = min(reading.n, rows.get(tokens, reading.n))
-    for tokens, n in rows.items():
+            at = (reading.keys["tokens"], widths[reading.site])
+            rows[at] = min(reading.n, rows.get(at, reading.n))
+    for (tokens, width), n in rows.items():
         if n < LEAST_ROWS_PER_DIMENSION * width:
             found.append(
                 {

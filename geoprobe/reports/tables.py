@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,8 @@ class Page:
     title: str
     several: bool
     summaries: list[tuple[str, str]]
-    figures: list[dict[str, str]]
+    figures: list[tuple[str, list[dict[str, str]]]]
+    """Run, and its newest values in large type."""
     phases: list[dict[str, str]]
     warnings: list[dict[str, Any]]
     rules: list[dict[str, Any]]
@@ -77,7 +79,7 @@ def page(subject: Subject) -> Page:
         title=" and ".join(subject.runs) if len(subject.runs) < 3 else f"{len(subject.runs)} runs",
         several=subject.several,
         summaries=[(name, words.summary(subject, name)) for name in subject.runs],
-        figures=[figure for name in subject.runs for figure in _figures(subject, name)],
+        figures=[(name, found) for name in subject.runs if (found := _figures(subject, name))],
         phases=_phases(subject),
         warnings=[_warned(subject, w) for w in words.warnings(subject)],
         rules=[_warned(subject, w) for w in words.sink_rules(subject)],
@@ -114,7 +116,6 @@ def _figures(subject: Subject, name: str) -> list[dict[str, str]]:
         value, stderr = words.apart(newest["value"], newest["stderr"])
         found.append(
             {
-                "run": name,
                 "measure": measure,
                 "title": subject.title(measure),
                 "value": value,
@@ -169,7 +170,7 @@ def _differences(subject: Subject) -> list[str]:
         ("dtype", "environment", "dtype"),
         ("conventions", "options", "conventions"),
     ):
-        seen = {name: json.dumps(header.get(part, {}).get(key)) for name, header in headers.items()}
+        seen = {name: _in_words(header.get(part, {}).get(key)) for name, header in headers.items()}
         if len(set(seen.values())) > 1:
             found.append(
                 f"The runs differ in their {what} ("
@@ -180,8 +181,19 @@ def _differences(subject: Subject) -> list[str]:
 
 
 def _brief(text: str) -> str:
-    plain = text.strip('"')
-    return plain if len(plain) <= 40 else plain[:12] + "…"
+    """Text without most of a fingerprint."""
+    return text[:12] + "…" if re.fullmatch("[0-9a-f]{40,}", text) else text
+
+
+def _in_words(value: Any) -> str:
+    """A setting of a run, for people: JSON only where it has an inner structure."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and not any(isinstance(v, list | dict) for v in value):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _newest(subject: Subject, name: str) -> list[NewestTable]:
@@ -302,10 +314,7 @@ def _settings(subject: Subject, name: str) -> dict[str, Any]:
 
 
 def _pairs(values: Any) -> list[tuple[str, str]]:
-    return [
-        (str(key), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        for key, value in sorted(dict(values or {}).items())
-    ]
+    return [(str(key), _in_words(value)) for key, value in sorted(dict(values or {}).items())]
 
 
 def _bibtex(known: list[Card]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -12,8 +13,19 @@ if TYPE_CHECKING:
     from geoprobe.runs.folder import Run
 
 
-TOKENS = {"last": "last tokens", "mean": "mean over tokens", "all": "all tokens"}
+TOKENS = {
+    "last": "last tokens",
+    "first": "first tokens",
+    "mean": "mean over tokens",
+    "all": "all tokens",
+}
 SINKS = {"in": "sinks kept", "out": "sinks dropped"}
+
+_ROWS = re.compile(r"\b\d+(?= rows for )|(?<=\(n/d = )\d+(?:\.\d+)?(?:e[+-]\d+)?(?=,)")
+"""The numbers of a warning of too few rows that differ from checkpoint to checkpoint."""
+
+_WELL_ABOVE = 1.1
+"""A peak this many times the value before it is told, though no phase is made of it."""
 
 
 class Warned(NamedTuple):
@@ -200,7 +212,13 @@ def _over_training(subject: Subject, name: str, known: list[dict[str, Any]]) -> 
         )
         ends = str(phase["end"]) == run.labels[-1]
         when = "at the end" if ends else f"by {moment(entry[str(phase['end'])])}"
-        parts.append(f"{verb} {begins}to {number(end['value'])} {when} ({phase['name']})")
+        peak = _peak_inside(known, start, end) if phase["name"] == "warmup" else None
+        before = (
+            f"; rose to {number(peak['value'])} at {moment(entry[str(peak['checkpoint'])])} first"
+            if peak
+            else ""
+        )
+        parts.append(f"{verb} {begins}to {number(end['value'])} {when} ({phase['name']}{before})")
     text = f" RankMe of {where(subject)} {', '.join(parts)}"
     opposed = [p["name"] for p in found if p.get("alpha_opposes")]
     if len(opposed) == len(found):
@@ -212,25 +230,51 @@ def _over_training(subject: Subject, name: str, known: list[dict[str, Any]]) -> 
     return text
 
 
+def _peak_inside(
+    known: list[dict[str, Any]], start: dict[str, Any], end: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The highest reading between two, where it is well above the first of them."""
+    inside = [r for r in known if start["index"] < r["index"] < end["index"]]
+    peak = max(inside, key=lambda r: float(r["value"]), default=None)
+    return peak if peak is not None and peak["value"] > _WELL_ABOVE * start["value"] else None
+
+
 def warnings(subject: Subject) -> list[Warned]:
     """Warnings and notes of all runs, each once, with the checkpoints it was given for."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for name, run in subject.runs.items():
-        for finding in run.findings:
-            if finding.get("kind") == "warning":
-                labels = found.setdefault((name, str(finding.get("message", ""))), [])
-                if finding.get("checkpoint") is not None:
-                    labels.append(str(finding["checkpoint"]))
-    return [Warned(name, message, labels) for (name, message), labels in found.items()]
+    return _told_once(subject, "warning")
 
 
 def sink_rules(subject: Subject) -> list[Warned]:
     """The rule by which sinks were dropped, likewise."""
-    found: dict[tuple[str, str], list[str]] = {}
+    return _told_once(subject, "sink_rule")
+
+
+def _told_once(subject: Subject, kind: str) -> list[Warned]:
+    """Findings of one kind, those that differ only in their numbers of rows taken together."""
+    found: dict[tuple[str, ...], list[tuple[str, str | None]]] = {}
     for name, run in subject.runs.items():
         for finding in run.findings:
-            if finding.get("kind") == "sink_rule":
-                labels = found.setdefault((name, str(finding.get("message", ""))), [])
-                if finding.get("checkpoint") is not None:
-                    labels.append(str(finding["checkpoint"]))
-    return [Warned(name, message, labels) for (name, message), labels in found.items()]
+            if finding.get("kind") == kind:
+                message = str(finding.get("message", ""))
+                label = finding.get("checkpoint")
+                alike = found.setdefault((name, *_ROWS.split(message)), [])
+                alike.append((message, None if label is None else str(label)))
+    return [
+        Warned(
+            name,
+            _together(list(dict.fromkeys(message for message, _ in alike))),
+            list(dict.fromkeys(label for _, label in alike if label is not None)),
+        )
+        for (name, *_), alike in found.items()
+    ]
+
+
+def _together(messages: list[str]) -> str:
+    """One sentence for several that differ in their numbers of rows: these as ranges."""
+    texts = zip(*(_ROWS.findall(m) for m in messages), strict=True)
+    ranges = []
+    for same_place in texts:
+        low, high = (f(same_place, key=float) for f in (min, max))
+        ranges.append(low if low == high else f"{low} to {high}")
+    places = iter(ranges)
+    return _ROWS.sub(lambda _: next(places), messages[0])

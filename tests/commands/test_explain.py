@@ -59,6 +59,45 @@ def test_the_whole_card_is_shown(name: str, cli: Cli) -> None:
     assert max(map(len, out.splitlines())) <= 100
 
 
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("RankMe", "rankme"),
+        ("PR", "participation_ratio"),
+        ("pr", "participation_ratio"),
+        ("ID", "intrinsic_dim"),
+        ("top-1", "top1_share"),
+        ("Top-1", "top1_share"),
+        ("R2", "alpha_r2"),
+        ("R²", "alpha_r2"),
+        ("α", "alpha"),
+        ("alpha-ReQ", "alpha"),
+        ("stable rank", "stable_rank"),
+        ("NESUM", "nesum"),
+    ],
+)
+def test_heads_of_tables_and_symbols_find_their_card(word: str, name: str, cli: Cli) -> None:
+    code, out, _ = cli("explain", word)
+    assert code == 0
+    assert out.startswith(f"{name}: ")
+
+
+def test_every_head_of_the_terminal_finds_the_card_of_its_measure(cli: Cli) -> None:
+    from geoprobe.reports.terminal import _FURTHER
+
+    for name, head in _FURTHER.items():
+        assert cli("explain", head)[1].startswith(f"{name}: ")
+
+
+def test_no_card_says_its_title_twice(cli: Cli) -> None:
+    for name, card in cards().items():
+        head = cli("explain", name)[1].splitlines()[0]
+        assert head.startswith(f"{name}: {card.title}")
+        assert head.count(card.symbol) == 1 or not card.title.startswith(card.symbol)
+    assert cli("explain", "rankme")[1].startswith("rankme: RankMe (effective rank)\n")
+    assert cli("explain", "alpha")[1].startswith("alpha: alpha-ReQ (spectral decay) (α)\n")
+
+
 def test_the_list_names_every_measure_once(cli: Cli) -> None:
     code, out, _ = cli("explain")
     names = [line.split()[0] for line in out.split("\n\n")[0].splitlines()]

@@ -96,6 +96,33 @@ def test_other_options_on_the_same_folder_are_an_error_that_says_what_differs(
     assert geoprobe.open(tmp_path / "r").readings["tokens"].unique().to_list() == ["all"]
 
 
+@pytest.mark.parametrize("name", ["x.npy", "X.NPY", "x.safetensors"])
+def test_a_file_of_activations_given_as_a_series_is_told_the_option(
+    tiny_series: Path, tmp_path: Path, cli: Cli, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"")
+    code, _, err = cli("rank", tiny_series, tmp_path / name, "--out", tmp_path / "r")
+    assert code == 2
+    assert f"give --features {tmp_path / name}" in " ".join(err.split())
+    # What is no file keeps its own sentence.
+    code, _, err = cli("rank", f"none-{name}", "--out", tmp_path / "r")
+    assert code == 2
+    assert "no such file" in err
+    assert "--features" not in err
+
+
+def test_out_that_is_a_file_is_told_so_before_anything_is_measured(
+    tiny_series: Path, text: Path, tmp_path: Path, cli: Cli
+) -> None:
+    (tmp_path / "r").write_text("mine")
+    np.save(tmp_path / "x.npy", np.ones((4, 2)))
+    for what in ((tiny_series, "--text", text), ("--features", tmp_path / "x.npy")):
+        code, _, err = cli("rank", *what, "--out", tmp_path / "r", "--fresh")
+        assert code == 2
+        assert "that is a file; give a folder" in " ".join(err.split())
+    assert (tmp_path / "r").read_text() == "mine"
+
+
 @pytest.mark.parametrize("form", ["npy", "safetensors"])
 def test_features_that_someone_has(tmp_path: Path, cli: Cli, form: str) -> None:
     rows = np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32)
@@ -118,7 +145,7 @@ def test_features_that_someone_has(tmp_path: Path, cli: Cli, form: str) -> None:
 MISTAKES = [
     ((), "No series was given"),
     (("nowhere-at-all",), "nowhere-at-all"),
-    (("SERIES", "--tokens", "first"), "--tokens first"),
+    (("SERIES", "--tokens", "middle"), "--tokens middle"),
     (("SERIES", "--convention", "mine"), "--convention mine"),
     (("SERIES", "--skip", "nothing"), "--skip nothing"),
     (("SERIES", "--ablate", "ten"), "--ablate ten"),

@@ -59,6 +59,32 @@ def test_charts_are_written_as_images_and_not_over_others(folder: Path, tmp_path
     _run(folder, "--png", tmp_path / "p", "--force")
 
 
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_images_are_not_written_into_a_file(folder: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "there").write_text("mine")
+    for force in ([], ["--force"]):
+        with pytest.raises(UsageError, match=f"--{kind} .*there: that is a file; give a folder"):
+            _run(folder, f"--{kind}", tmp_path / "there", *force)
+    assert (tmp_path / "there").read_text() == "mine"
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["x.pdf", "x.html.gz", "x"])
+def test_a_report_that_would_not_be_html_is_a_mistake(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UsageError, match=r"ends in \.html"):
+        _run(folder, "--out", tmp_path / name)
+    assert not (tmp_path / name).exists()
+    _run(folder, "--out", tmp_path / "y.HTM")
+    assert (tmp_path / "y.HTM").is_file()
+
+
+def test_a_report_is_not_written_over_a_folder(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="that is a folder; give a file"):
+        _run(folder, "--out", tmp_path, "--force")
+
+
 def test_several_runs_are_laid_beside_each_other(folder: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", name="cobble", steps=(0, 10), blocks=1).path
     _run(folder, other, "--out", tmp_path / "both.html")

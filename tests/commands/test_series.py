@@ -43,7 +43,7 @@ def test_it_shows_only_the_numbers_that_there_are(tmp_path: Path) -> None:
     write(tmp_path / "epoch_3")
     lines = run(tmp_path).splitlines()
     assert lines[0].split() == ["#", "checkpoint", "epoch", "size"]
-    assert lines[-1] == "1 checkpoint, 0.0 MB"
+    assert lines[2] == "1 checkpoint, 0.0 MB"
 
 
 def test_it_says_what_cannot_be_measured_and_what_was_skipped(tmp_path: Path) -> None:
@@ -77,6 +77,31 @@ def test_json_is_one_document(series: Path) -> None:
     assert document["skipped"] == []
 
 
+def test_it_says_what_is_missing_to_measure(series: Path) -> None:
+    no_tokenizer = (
+        f"There is no tokenizer in {series}/stage1-step20000-tokens42B or the folder above it; "
+        "give its folder to `geoprobe rank` with --tokenizer FOLDER."
+    )
+    assert run(series).splitlines()[5:] == [no_tokenizer]
+    (series / "tokenizer.json").write_text("{}")
+    assert run(series).splitlines()[5:] == []
+    assert json.loads(run(series, "--json"))["missing"] == []
+    # The newest checkpoint tells the family.
+    (series / "step150-tokens1B" / "config.json").write_text('{"model_type": "abacus"}')
+    assert run(series).splitlines()[5:] == []
+    newest = series / "stage1-step20000-tokens42B"
+    (newest / "config.json").write_text('{"model_type": "abacus"}')
+    (said,) = json.loads(run(series, "--json"))["missing"]
+    assert said.startswith("Models of type 'abacus' (stage1-step20000-tokens42B) are not supported")
+    assert said in run(series).splitlines()
+    (series / "tokenizer.json").rename(newest / "vocab.txt")
+    assert json.loads(run(series, "--json"))["missing"] == [said]
+    for broken in ("{", "[1]", "{}"):
+        (newest / "config.json").write_text(broken)
+        age(newest)  # or it counts as being written
+        assert json.loads(run(series, "--json"))["missing"] == []
+
+
 def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
     write(tmp_path / "[red]x\x1b[31m")
     assert "_red_x__31m" in run(tmp_path)
@@ -87,7 +112,7 @@ def test_it_imports_no_torch_and_no_transformers(series: Path) -> None:
         "import sys\n"
         "from geoprobe.cli import app\n"
         "app(['series', *sys.argv[1:]], standalone_mode=False)\n"
-        "print({'torch', 'transformers', 'safetensors', 'polars'} & set(sys.modules))\n"
+        "print({'torch', 'transformers', 'polars'} & set(sys.modules))\n"
     )
     for options in ([], ["--json"]):
         done = subprocess.run(

@@ -227,10 +227,11 @@ def test_strings_are_documents_and_paths_are_files(tmp_path: Path) -> None:
     ("name", "content", "sentence"),
     [
         ("a.txt", b"", "empty"),
-        ("a.txt", b" \n\n", "empty"),
+        ("a.txt", b" \n\n", "holds only white space; give a file with text"),
         ("a.txt", b"\xff\xfe\x00a", "UTF-8"),
         ("a.jsonl", b"", "no document"),
         ("a.jsonl", b"\n\n", "no document"),
+        ("a.jsonl", b'{"text": ""}\n{"text": " \\n"}\n{"text": ""}', "'text' of every document"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2: not JSON"),
         ("a.jsonl", b'{"text": "a"}\n["text"]', "line 2: not a JSON object"),
         ("a.jsonl", b'{"body": "a", "id": 3}', r"no field 'text' \(it has 'body', 'id'\).*--field"),
@@ -267,6 +268,13 @@ def test_a_bad_parquet_file_is_a_sentence(tmp_path: Path) -> None:
     pl.DataFrame({"text": pl.Series([], dtype=pl.String)}).write_parquet(file)
     with pytest.raises(UsageError, match="no document"):
         build_corpus(BYTES, [file])
+
+
+def test_strings_without_text_are_a_mistake() -> None:
+    # The tokenizer's own first token would make a sequence of each.
+    with pytest.raises(UsageError, match="empty or white space"):
+        build_corpus(BYTES, ["", " \n", "\t"])
+    assert len(build_corpus(BYTES, ["", "the cat"])) == 2
 
 
 def test_files_that_are_meant_as_files_are_checked_whatever_they_are_called(tmp_path: Path) -> None:

@@ -114,13 +114,17 @@ def test_a_checkpoint_that_the_options_do_not_fit_does_not_stop_the_others(
     tmp_path: Path, cli: Cli
 ) -> None:
     """Another architecture, an unsupported family, a missing tokenizer: each has its sentence."""
-    from transformers import AutoModelForCausalLM, OPTConfig
+    from transformers import AutoModelForCausalLM, BioGptConfig
 
     from tests.conftest import tiny_model, tiny_tokenizer, write_series
 
     folder = write_series(tmp_path / "mixed", (1, 4))
-    config = OPTConfig(
-        hidden_size=32, num_hidden_layers=2, ffn_dim=48, num_attention_heads=4, vocab_size=64
+    config = BioGptConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        intermediate_size=48,
+        num_attention_heads=4,
+        vocab_size=64,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "step-2")
     tiny_model("gpt2").save_pretrained(folder / "step-3")
@@ -130,7 +134,7 @@ def test_a_checkpoint_that_the_options_do_not_fit_does_not_stop_the_others(
     assert cli("rank", folder, "--text", text, "--out", tmp_path / "run", "--quiet")[0] == 4
     run = geoprobe.open(tmp_path / "run")
     assert run.labels == ["step-1", "step-3", "step-4"]
-    assert "'opt'" in run.failed["step-2"]
+    assert "'biogpt'" in run.failed["step-2"]
     assert run.failed["step-2"].startswith("step-2: ")
     codes = {f.get("code") for f in run.findings}
     assert "models_differ" in codes

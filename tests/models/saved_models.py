@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from geoprobe.models.layout import FAMILIES
 from geoprobe.models.loading import Loader, quiet_transformers
 from geoprobe.models.series import Checkpoint
-from tests.conftest import tiny_model
+from tests.tiny_families import tiny_model
 
 IDS = torch.tensor([[5, 3, 60, 2, 9, 9, 1]])
 
@@ -24,11 +25,16 @@ def checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path.name, path, "folder")
 
 
-def reference(path: Path, dtype: torch.dtype = torch.float32, auto: str = "ForCausalLM") -> Any:
+def reference(path: Path, dtype: torch.dtype = torch.float32, auto: str | None = None) -> Any:
     import transformers
 
+    row = FAMILIES[json.loads((path / "config.json").read_text())["model_type"]]
+    options = {"add_pooling_layer": False} if row.pooler else {}
     with quiet_transformers():
-        return getattr(transformers, f"AutoModel{auto}").from_pretrained(path, dtype=dtype)
+        kind = getattr(transformers, auto or row.loads_as)
+        model = kind.from_pretrained(path, dtype=dtype, **options)
+    model.requires_grad_(False)  # some kernels round otherwise for weights that are trained
+    return model
 
 
 def assert_same(model: nn.Module, other: nn.Module) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from geoprobe.errors import UsageError
 from geoprobe.models.capture import Capture
-from geoprobe.models.layout import Tap, find_layout
+from geoprobe.models.layout import FAMILIES, Layout, Tap, find_layout
 from geoprobe.models.selfcheck import self_check
-from tests.conftest import DEPTH, VOCABULARY, WIDTH, tiny_model
+from tests.tiny_families import DEPTH, VOCABULARY, WIDTH, tiny_model
 
 
 def _inputs(batch: int = 3, time: int = 7) -> dict[str, torch.Tensor]:
@@ -25,26 +27,106 @@ def _sites(capture: Capture, inputs: dict[str, torch.Tensor]) -> dict[str, torch
     return seen
 
 
-def test_every_site_equals_the_models_own_hidden_states(family: str) -> None:
-    model = tiny_model(family)
+def test_every_residual_site_equals_the_models_own_hidden_states(any_family: str) -> None:
+    model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
     inputs = _inputs()
     seen = _sites(capture, inputs)
-    assert list(seen) == ["embed", *(f"block.{i}" for i in range(DEPTH)), "final"]
-    last_block: list[torch.Tensor] = []
-    module = capture.backbone.get_submodule(capture.layout.taps[f"block.{DEPTH - 1}"].module)
-    handle = module.register_forward_hook(
-        lambda _m, _i, out: last_block.append(out[0] if isinstance(out, tuple) else out)
-    )
+    norms = [] if "final" in capture.layout.missing else ["final"]
+    assert list(seen) == ["embed", *(f"block.{i}" for i in range(DEPTH)), *norms]
     with torch.inference_mode():
         out = model(**inputs, output_hidden_states=True)
-    handle.remove()
-    for i, hidden in enumerate(out.hidden_states[:-1]):
-        name = "embed" if i == 0 else f"block.{i - 1}"
-        assert torch.equal(seen[name], hidden), name
-    assert torch.equal(seen[f"block.{DEPTH - 1}"], last_block[0])
-    assert torch.equal(seen["final"], out.hidden_states[-1])
-    assert not torch.equal(seen["final"], seen[f"block.{DEPTH - 1}"])
+    given = list(seen)[1:] if any_family == "mamba" else _without_last_block(seen, norms)
+    for site, hidden in zip(given, out.hidden_states, strict=True):
+        assert torch.equal(seen[site], hidden), site
+    if norms:
+        module = capture.backbone.get_submodule(capture.layout.taps["final"].module)
+        with torch.inference_mode():
+            assert torch.equal(module(seen[f"block.{DEPTH - 1}"]), seen["final"])
+        assert not torch.equal(seen["final"], seen[f"block.{DEPTH - 1}"])
+
+
+def _without_last_block(seen: dict[str, torch.Tensor], norms: list[str]) -> list[str]:
+    """transformers gives the last block's output after the final norm only."""
+    return [s for s in seen if not norms or s != f"block.{DEPTH - 1}"]
+
+
+def _all_sites(capture: Capture, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    seen: dict[str, torch.Tensor] = {}
+    capture.run(inputs, capture.layout.taps, lambda s, x: seen.update({s: x.clone()}))
+    return seen
+
+
+def _activation(model: Any, family: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    from transformers.activations import ACT2FN
+
+    config = model.config.get_text_config()
+    named = {"bloom": "gelu_pytorch_tanh", "mpt": "gelu"}.get(family)
+    for name in ("hidden_act", "hidden_activation", "activation_function", "dense_act_fn"):
+        named = named or getattr(config, name, None)
+    return ACT2FN[named or config.activation]  # type: ignore[no-any-return]
+
+
+def _block_output(
+    family: str, block: Any, before: torch.Tensor, attention: torch.Tensor, mlp: torch.Tensor
+) -> torch.Tensor:
+    """What a block gives, put together from its parts as the family does it."""
+    if family in ("bert", "roberta"):
+        middle = block.attention.output.LayerNorm(before + attention)
+        return block.output.LayerNorm(middle + mlp)  # type: ignore[no-any-return]
+    if family in ("gemma2", "gemma3", "gemma3_text", "olmo2", "olmo3"):
+        attention = block.post_attention_layernorm(attention)
+        mlp = block.post_feedforward_layernorm(mlp)
+    if family == "granite":
+        attention, mlp = 0.7 * attention, 0.7 * mlp
+    return before + attention + mlp
+
+
+def test_what_blocks_do_adds_up_to_what_they_give(any_family: str) -> None:
+    """`attention` and `mlp.out` make the block's output; gate and up make the neurons."""
+    model = tiny_model(any_family)
+    capture = Capture(model, find_layout(model))
+    seen = _all_sites(capture, _inputs())
+    layout = capture.layout
+    assert set(seen) == set(layout.taps)
+    if any_family == "mamba":
+        assert "attention" in layout.missing
+        return
+    for i in range(DEPTH):
+        before = seen["embed" if i == 0 else f"block.{i - 1}"]
+        block = capture.backbone.get_submodule(layout.taps[f"block.{i}"].module)
+        with torch.inference_mode():
+            expected = _block_output(
+                any_family, block, before, seen[f"attention.{i}"], seen[f"mlp.out.{i}"]
+            )
+            torch.testing.assert_close(seen[f"block.{i}"], expected, rtol=1e-5, atol=2e-5)
+            if f"neurons.{i}" not in seen:
+                assert "experts" in layout.missing["neurons"]
+                continue
+            act = _activation(model, any_family)
+            up = seen[f"mlp.up.{i}"]
+            gated = f"mlp.gate.{i}" in seen
+            neurons = act(seen[f"mlp.gate.{i}"]) * up if gated else act(up)
+            torch.testing.assert_close(seen[f"neurons.{i}"], neurons, rtol=1e-5, atol=1e-5)
+            down = capture.backbone.get_submodule(layout.taps[f"mlp.out.{i}"].module)
+            torch.testing.assert_close(
+                down(seen[f"neurons.{i}"]), seen[f"mlp.out.{i}"], rtol=1e-5, atol=1e-5
+            )
+
+
+def test_an_edit_of_half_of_a_fused_projection_leaves_the_other_half() -> None:
+    model = tiny_model("phi3")
+    capture = Capture(model, find_layout(model))
+    before, after = _all_sites(capture, _inputs()), {}
+    capture.run(
+        _inputs(),
+        ["mlp.gate.1", "mlp.up.1", "neurons.1"],
+        lambda s, x: after.update({s: x.clone()}),
+        {"mlp.up.1": lambda x: 2 * x},
+    )
+    assert torch.equal(after["mlp.gate.1"], before["mlp.gate.1"])
+    torch.testing.assert_close(after["mlp.up.1"], 2 * before["mlp.up.1"])
+    torch.testing.assert_close(after["neurons.1"], 2 * before["neurons.1"])
 
 
 def test_the_pass_stops_after_the_deepest_site(family: str) -> None:
@@ -60,8 +142,8 @@ def test_the_pass_stops_after_the_deepest_site(family: str) -> None:
     assert set(ran) <= {0}
 
 
-def test_an_edit_changes_the_last_hidden_state_as_a_hook_does(family: str) -> None:
-    model = tiny_model(family)
+def test_an_edit_changes_the_last_hidden_state_as_a_hook_does(any_family: str) -> None:
+    model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
     inputs = _inputs()
     got = capture.hidden(inputs, {"block.1": lambda x: x * 0.5})
@@ -72,31 +154,74 @@ def test_an_edit_changes_the_last_hidden_state_as_a_hook_does(family: str) -> No
 
     handle = module.register_forward_hook(halve)
     with torch.inference_mode():
-        expected = capture.backbone(**inputs, use_cache=False).last_hidden_state
+        expected = capture.backbone(**inputs).last_hidden_state
     handle.remove()
     assert torch.allclose(got, expected, atol=1e-6)
 
 
-def test_padding_on_the_right_changes_no_real_token(family: str) -> None:
-    model = tiny_model(family)
+def test_padding_on_the_right_changes_no_real_token(any_family: str) -> None:
+    model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
     inputs = _inputs(batch=2, time=9)
     inputs["attention_mask"][1, 5:] = 0
     padded = _sites(capture, inputs)
     single = {k: v[1:, :5] for k, v in inputs.items()}
     for site, alone in _sites(capture, single).items():
-        assert torch.allclose(padded[site][1, :5], alone[0], atol=2e-5), site
+        size = max(1.0, float(alone.abs().max()))
+        assert torch.allclose(padded[site][1, :5], alone[0], atol=2e-5 * size), site
 
 
-def test_the_self_check_passes_on_a_right_row_and_names_a_wrong_site(family: str) -> None:
+def test_the_self_check_passes_on_a_right_row(any_family: str) -> None:
+    model = tiny_model(any_family)
+    layout = find_layout(model)
+    assert layout.width == WIDTH
+    self_check(Capture(model, layout))
+
+
+def _wrong_taps(layout: Layout) -> dict[str, Tap]:
+    """For each kind of site, a place of a similar shape that is not it."""
+    taps = layout.taps
+    block = taps["block.0"].module
+    wrong = {"neurons.0": taps["mlp.out.0"]}
+    wrong["block.2"] = replace(taps["mlp.out.2"], module=taps["block.2"].module, side="input")
+    inputs = {"llama": "self_attn.q_proj", "gpt2": "ln_1", "bert": "attention.self.query"}
+    if layout.family in inputs:
+        wrong["attention.0"] = replace(
+            taps["attention.0"], module=f"{block}.{inputs[layout.family]}"
+        )
+    wrong["mlp.out.0"] = taps["attention.0"]
+    wrong["attention.2"] = taps["mlp.out.2"]
+    if "final" in taps:
+        wrong["final"] = taps["block.1"]
+    if "mlp.gate.0" in taps:
+        wrong["mlp.gate.0"] = taps["mlp.up.0"]
+        wrong["mlp.up.0"] = taps["mlp.gate.0"]
+    return wrong
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "modernbert", "gemma2", "bert", "gpt2", "t5"])
+def test_the_self_check_names_a_wrong_site(family: str) -> None:
     model = tiny_model(family)
     layout = find_layout(model)
-    self_check(Capture(model, layout))
-    assert layout.width == WIDTH
-    wrong = dict(layout.taps)
-    wrong["final"] = Tap(layout.taps["block.1"].module, "output")
-    with pytest.raises(UsageError, match="'final' is wrong"):
-        self_check(Capture(model, replace(layout, taps=wrong)))
+    for site, tap in _wrong_taps(layout).items():
+        wrong = replace(layout, taps=dict(layout.taps) | {site: tap})
+        # A wrong last block shows as a `final` that is not its norm.
+        named = "(block.2|final)" if site == "block.2" else f".*'{site}'"
+        with pytest.raises(UsageError, match=f"does not fit this model: site '?{named}"):
+            self_check(Capture(model, wrong))
+
+
+def test_a_row_whose_paths_do_not_exist_or_are_not_attention_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = FAMILIES["llama"]
+    for bad, match in (
+        (replace(row, blocks="h"), "has blocks at 'h'"),
+        (replace(row, attention="mlp.down_proj"), "is not in a module that is called attention"),
+    ):
+        monkeypatch.setattr("geoprobe.models.layout.FAMILIES", {"llama": bad})
+        with pytest.raises(UsageError, match=match):
+            find_layout(tiny_model("llama"))
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,16 @@ from tests.models.saved_models import (
     save,
 )
 
+MERGED = ("mixtral", "qwen3_moe")
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_in_place_is_from_pretrained_bit_for_bit(
-    family: str, dtype: torch.dtype, tmp_path: Path
+    any_family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    assert load_all(save(tmp_path, family, dtype=dtype)) == [False, True, True]
+    # Experts are merged into one tensor on the way in some families: loaded afresh, and the same.
+    in_place = any_family not in MERGED
+    assert load_all(save(tmp_path, any_family, dtype=dtype)) == [False, in_place, in_place]
 
 
 @pytest.mark.parametrize("disk", [torch.float32, torch.bfloat16, torch.float16])
@@ -98,7 +102,7 @@ def test_a_backbone_saved_without_its_head(family: str, tmp_path: Path) -> None:
         loaded = loader.load(checkpoint(folder))
         assert loaded.in_place == (i > 0)
         assert (loaded.layout.head is not None) == tied
-        assert_same(loaded.model, reference(folder, auto="ForCausalLM" if tied else ""))
+        assert_same(loaded.model, reference(folder, auto=None if tied else "AutoModel"))
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ def hidden_states(model: Any, documents: list[list[int]]) -> dict[str, list[np.n
     for document in documents:
         last.clear()
         with torch.no_grad():
-            out = model(
-                input_ids=torch.tensor([document]), output_hidden_states=True, use_cache=False
-            )
-        states = [*out.hidden_states[:-1], last[0], out.hidden_states[-1]]
-        names = ["embed", *(f"block.{i}" for i in range(len(states) - 2)), "final"]
+            out = model(input_ids=torch.tensor([document]), output_hidden_states=True)
+        states = [*out.hidden_states[:-1], last[0]]
+        names = ["embed", *(f"block.{i}" for i in range(len(states) - 1))]
+        if not torch.equal(last[0], out.hidden_states[-1]):  # there is a final norm
+            states, names = [*states, out.hidden_states[-1]], [*names, "final"]
         for name, state in zip(names, states, strict=True):
             found.setdefault(name, []).append(state[0].double().numpy())
     handle.remove()
@@ -34,6 +34,8 @@ def choose(states: list[np.ndarray], tokens: str) -> tuple[np.ndarray, np.ndarra
     """Rows (n, d) of a token choice, and the jackknife group of each."""
     if tokens == "last":
         return np.stack([s[-1] for s in states]), np.arange(len(states)) % 8
+    if tokens == "first":
+        return np.stack([s[0] for s in states]), np.arange(len(states)) % 8
     if tokens == "mean":
         return np.stack([s.mean(0) for s in states]), np.arange(len(states)) % 8
     groups = np.concatenate([np.full(len(s), i % 8) for i, s in enumerate(states)])

@@ -28,7 +28,7 @@ def test_a_study_alone() -> None:
     [
         (("spectra",), {}, "no probe named 'spectra'.*spectrum"),
         (("spectrum",), {"token": "all"}, "no option 'token'.*Did you mean tokens"),
-        (("spectrum",), {"tokens": "first"}, "--tokens first: not one of last, mean, all"),
+        (("spectrum",), {"tokens": "middle"}, "--tokens middle: not one of last, first, mean, all"),
         (("spectrum",), {"tokens": ()}, "--tokens is empty"),
         (("spectrum",), {"conventions": "li"}, "--convention li: not one of exact"),
         (("spectrum",), {"skip": "rank"}, "--skip rank: not one of .*rankme"),

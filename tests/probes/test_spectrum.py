@@ -70,9 +70,29 @@ def by_key(readings: list[Reading], **keys: str) -> dict[tuple[str, str], Readin
 def test_every_reading_and_error_equals_numpy_over_single_documents(
     family: str, tokens: str
 ) -> None:
+    _equals_numpy(family, tokens)
+
+
+@pytest.mark.parametrize(
+    ("other", "tokens"),
+    [
+        ("bert", "first"),
+        ("modernbert", "first"),
+        ("t5", "mean"),
+        ("stablelm", "first"),
+        ("opt", "all"),
+    ],
+)
+def test_other_families_and_first_tokens_equal_numpy(other: str, tokens: str) -> None:
+    """Encoders without a final norm, first tokens."""
+    _equals_numpy(other, tokens)
+
+
+def _equals_numpy(family: str, tokens: str) -> None:
     model, texts = tiny_model(family), documents(61)
     found = survey(model, texts, tokens=(tokens,), conventions=CONVENTIONS)
     states = plain.hidden_states(model, texts)
+    assert set(states) == {r.site for r in found.readings}
     for site, arrays in states.items():
         rows, groups = plain.choose(arrays, tokens)
         expected, errors = plain.spectral(rows), plain.jackknife(rows, groups)

@@ -19,11 +19,17 @@ import pytest
 
 from geoprobe.errors import UsageError
 from geoprobe.reports import embed, html, theme
+from geoprobe.reports.charts.common import bounds
 from geoprobe.reports.html import write_charts, write_report
 from geoprobe.reports.parts import filled
 from geoprobe.reports.subject import Subject
 from geoprobe.runs.folder import Run
 from tests.reports.factory import HOSTILE, make_run
+
+
+def _texts(svg: str) -> list[str]:
+    """Texts of a picture in the order drawn."""
+    return [t.text or "" for t in ElementTree.fromstring(svg).iter() if t.tag.endswith("}text")]
 
 
 class Document(HTMLParser):
@@ -329,8 +335,56 @@ def test_runs_that_differ_in_what_was_fed_are_said_to(tmp_path: Path) -> None:
     one = make_run(tmp_path / "a", name="left", steps=(0, 1), blocks=1)
     two = make_run(tmp_path / "b", name="right", steps=(0, 1), blocks=1, conventions=("li2025",))
     text = " ".join(Document(_report(tmp_path, one, two)).text)
-    assert "The runs differ in their conventions" in text
+    assert "The runs differ in their conventions (left: exact; right: li2025): compare" in text
+    assert '["' not in text
     assert "The runs differ in their corpus" not in text
+
+
+def test_the_numbers_of_each_run_are_a_row_of_their_own(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "a", name="left", steps=(0, 1), blocks=1)
+    two = make_run(tmp_path / "b", name="right", steps=(0, 1), blocks=1)
+    text = _report(tmp_path, one, two)
+    rows = re.findall(r'<p class="figures-of">(\w+)</p>\s*<dl class="figures">', text)
+    assert rows == ["left", "right"]
+    alone = _report(tmp_path, one)
+    assert alone.count('<dl class="figures">') == 1
+    assert '<p class="figures-of">' not in alone
+
+
+def test_error_bands_of_dimensions_and_shares_end_at_zero(tmp_path: Path) -> None:
+    values = [
+        ("rankme", 2.0, 3.0),
+        ("top1_share", 0.1, 0.2),
+        ("participation_ratio_corrected", -4.0, 3.0),
+        ("alpha", 0.5, 1.0),
+        ("rankme", 9.0, 1.0),
+        ("rankme", 2.0, None),
+    ]
+    rows = [{"i": i, "measure": m, "value": v, "stderr": s} for i, (m, v, s) in enumerate(values)]
+    chart = bounds(alt.Chart(alt.InlineData(rows))).mark_text()
+    drawn = chart.encode(x=alt.X("i:O", axis=None), text=alt.Text("lo:Q", format=".1f")).properties(
+        width=400
+    )
+    assert _texts(theme.svg(drawn.to_dict(), 400)) == ["0.0", "0.0", "−4.0", "−1.5", "7.0", "2.0"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_long_names_of_checkpoints_are_short_on_axes_and_whole_in_tooltips(
+    tmp_path: Path, several: bool
+) -> None:
+    names = [f"my-organisation-experiment-with-a-long-name-{i}" for i in range(4)]
+    runs = [
+        make_run(tmp_path / str(i), steps=(None,) * 4, labels=names, blocks=1, phases=False)
+        for i in range(1 + several)
+    ]
+    subject = Subject.of(runs)
+    parts, tables = html._parts(subject)
+    charts = {c.name: filled(c, s, tables, subject).spec for s in parts for c in s.charts}
+    for name in ("heatmap",) if several else ("heatmap", "others", "training-rankme"):
+        labels = [t for t in _texts(theme.svg(charts[name], 900)) if t.startswith("my-org")]
+        assert labels[0] == "my-org…name-0"
+        assert set(labels) <= {f"my-org…name-{i}" for i in range(4)}
+        assert '{"field": "checkpoint", "title": "checkpoint"' in json.dumps(charts[name])
 
 
 @pytest.mark.parametrize("image", ["png", "svg"])

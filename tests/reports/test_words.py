@@ -34,6 +34,28 @@ def test_a_series_with_phases_is_told_with_the_values_at_their_boundaries(tmp_pa
     assert text.endswith("alpha moved the other way each time.")
 
 
+@pytest.mark.parametrize(("peak", "told"), [(1.05, False), (1.3, True)])
+def test_a_rise_inside_the_warmup_is_told_where_it_is_large(
+    tmp_path: Path, peak: float, told: bool
+) -> None:
+    run = make_run(tmp_path / "run")
+    warmup = next(f for f in run.findings if f["kind"] == "phase")
+    assert warmup["name"] == "warmup"
+    assert warmup["end"] not in ("step0", "step1", "step2")
+    subject = Subject.of([run])
+    is_rank = (pl.col("measure") == "rankme") & (pl.col("site") == "final")
+    first = subject.readings.filter(is_rank & (pl.col("index") == 0))["value"][0]
+    subject.__dict__["readings"] = subject.readings.with_columns(
+        value=pl.when(is_rank & (pl.col("checkpoint") == "step2"))
+        .then(peak * first)
+        .otherwise(pl.col("value"))
+    )
+    text = words.summary(subject, "pebble")
+    said = f"(warmup; rose to {words.number(peak * first)} at step 2 first)"
+    assert (said in text) == told
+    assert ("(warmup)" in text) != told
+
+
 def test_alpha_that_goes_along_is_not_said_to_oppose(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     found = [
@@ -77,6 +99,50 @@ def test_warnings_are_told_once_with_their_checkpoints(tmp_path: Path) -> None:
     (warned,) = words.warnings(Subject.of([run]))
     assert warned.message == "too few rows"
     assert warned.checkpoints == ["step0", "step1", "step2"]
+
+
+def test_warnings_of_too_few_rows_are_one_line_whatever_the_number_of_rows(
+    tmp_path: Path,
+) -> None:
+    run = make_run(tmp_path / "run", steps=(0, 1, 2, 4), phases=False)
+    sentence = "{} tokens: {} rows for {} dimensions (n/d = {}, below 5): biased low."
+    given = [
+        ("step0", ("last", 512, 128, "4")),
+        ("step1", ("last", 9, 128, "0.07")),
+        ("step2", ("last", 510, 128, "3.98")),
+        ("step0", ("mean", 512, 128, "4")),
+        ("step1", ("last", 512, 256, "2")),
+    ]
+    run.write_findings(
+        [
+            {"kind": "warning", "checkpoint": label, "message": sentence.format(*what)}
+            for label, what in given
+        ]
+    )
+    found = words.warnings(Subject.of([run]))
+    assert [(w.message, w.checkpoints) for w in found] == [
+        (
+            sentence.format("last", "9 to 512", 128, "0.07 to 4"),
+            ["step0", "step1", "step2"],
+        ),
+        (sentence.format("mean", 512, 128, "4"), ["step0"]),
+        (sentence.format("last", 512, 256, "2"), ["step1"]),
+    ]
+
+
+def test_what_the_probe_warns_of_is_what_is_taken_together() -> None:
+    from geoprobe.probes.spectrum import finite_sample_warnings
+    from geoprobe.runs.reading import Reading
+
+    def said(n: int) -> str:
+        keys = {"tokens": "last", "sinks": "out"}
+        reading = Reading("a", "spectrum", "rankme", "final", keys, 1.0, 0.1, n, "exact", "")
+        (warning,) = finite_sample_warnings([reading], {"final": 4096})
+        return str(warning["message"])
+
+    assert words._together([said(1000), said(3)]).startswith(
+        "last tokens: 3 to 1000 rows for 4096 dimensions (n/d = 0.00073 to 0.24, below 5)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
+from geoprobe.measures.registry import cards
 from geoprobe.reports.parts import Control, Source, choice
 from geoprobe.reports.subject import STDERRS, Axis, Subject
 from geoprobe.reports.words import SINKS, TOKENS
@@ -14,6 +16,12 @@ from geoprobe.reports.words import SINKS, TOKENS
 READINGS = alt.NamedData("readings")
 BAND = f"band: ± {STDERRS} standard errors (jackknife over 8 groups of sequences)"
 BARS = f"bars: ± {STDERRS} standard errors (jackknife over 8 groups of sequences)"
+
+_SHARES = ("top1_share", "isoscore", "matrix_entropy", "ablation_accuracy")
+"""Measures without a unit that are no less than 0."""
+
+_NAME_LETTERS = 13
+"""Letters of a checkpoint's name on an axis; its tooltip has all."""
 
 Where = dict[str, Sequence[str | int]]
 
@@ -29,10 +37,17 @@ def spec_of(chart: Any, *params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bounds(chart: Any) -> Any:
-    """Adds `lo` and `hi`, the ends of the error band; null where there is no value."""
+    """Adds `lo` and `hi`, the ends of the error band; null where there is no value.
+
+    Dimensions and shares end at 0, unless a correction for bias took the value itself below.
+    """
     error = f"{STDERRS} * (isValid(datum.stderr) ? datum.stderr : 0)"
+    positive = [m for m, card in cards().items() if card.unit == "dimensions" or m in _SHARES]
+    below = f"datum.value - {error}"
+    clipped = f"max({below}, min(datum.value, 0))"
+    is_positive = f"indexof({json.dumps(positive)}, datum.measure) >= 0"
     return chart.transform_calculate(
-        lo=f"isValid(datum.value) ? datum.value - {error} : null",
+        lo=f"isValid(datum.value) ? ({is_positive} ? {clipped} : {below}) : null",
         hi=f"isValid(datum.value) ? datum.value + {error} : null",
     )
 
@@ -42,8 +57,8 @@ def value_y(title: str, field: str = "value") -> alt.Y:
     return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
 
 
-def training_x(axis: Axis, field: str = "x") -> alt.X:
-    """The axis of training."""
+def training_x(axis: Axis, field: str = "x", most: int = 12) -> alt.X:
+    """The axis of training, with at most so many labels where they are names."""
     if axis.kind == "ordinal":
         places = [float(i) for i in range(len(axis.names))]
         return alt.X(
@@ -51,7 +66,7 @@ def training_x(axis: Axis, field: str = "x") -> alt.X:
             title=axis.title,
             scale=alt.Scale(zero=False, nice=False),
             axis=alt.Axis(
-                values=places[:: max(1, -(-len(places) // 12))],
+                values=places[:: max(1, -(-len(places) // most))],
                 labelExpr="names[datum.value]",
                 labelAngle=-30,
                 labelLimit=110,
@@ -78,7 +93,26 @@ def training_x(axis: Axis, field: str = "x") -> alt.X:
 
 def axis_params(axis: Axis) -> list[dict[str, Any]]:
     """Names of the places on an ordinal axis, for its label expression."""
-    return [{"name": "names", "value": list(axis.names)}] if axis.kind == "ordinal" else []
+    if axis.kind != "ordinal":
+        return []
+    return [{"name": "names", "value": [shortened(name) for name in axis.names]}]
+
+
+def shortened(name: str) -> str:
+    """A checkpoint's name fit for an axis: its beginning and its end, which tell it from others."""
+    if len(name) <= _NAME_LETTERS:
+        return name
+    half = _NAME_LETTERS // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def shortened_label() -> str:
+    """The same as a label expression, where the names are the data's own."""
+    half = _NAME_LETTERS // 2
+    return (
+        f"length(datum.label) <= {_NAME_LETTERS} ? datum.label : "
+        f"slice(datum.label, 0, {half}) + '…' + slice(datum.label, -{half})"
+    )
 
 
 def is_path(subject: Subject) -> bool:
@@ -159,8 +193,8 @@ def tooltip(subject: Subject, *more: alt.Tooltip) -> list[alt.Tooltip]:
     ]
 
 
-def panels(subject: Subject, layered: Any, measures: Sequence[str]) -> Any:
-    """One small panel a measure, each with its own scale."""
+def panels(subject: Subject, layered: Any, measures: Sequence[str], row: int = 96) -> Any:
+    """One small panel a measure, each with its own scale, `row` pixels between rows."""
     return (
         layered.properties(width=250, height=140)
         .facet(
@@ -173,7 +207,7 @@ def panels(subject: Subject, layered: Any, measures: Sequence[str]) -> Any:
             columns=3,
             data=READINGS,
             bounds="flush",
-            spacing={"row": 96, "column": 58},
+            spacing={"row": row, "column": 58},
         )
         .resolve_scale(y="independent")
         .resolve_axis(x="independent")

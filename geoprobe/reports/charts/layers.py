@@ -20,6 +20,8 @@ from geoprobe.reports.charts.common import (
     run_colour,
     run_facet,
     said,
+    shortened,
+    shortened_label,
     site_x,
     spec_of,
     tooltip,
@@ -38,7 +40,9 @@ def heatmap(subject: Subject) -> Section:
     axis, several = subject.axis, subject.several
     first = next(iter(subject.runs.values()))
     key = {"training_tokens": "tokens", "step": "step", "index": "label"}[axis.field]
-    names = [str(c[key]) if key == "label" else compact(c[key]) for c in first.checkpoints]
+    names = [
+        shortened(str(c[key])) if key == "label" else compact(c[key]) for c in first.checkpoints
+    ]
     by_label = several or axis.field == "index"
     x = alt.X(
         "checkpoint:N" if several else "index:O",
@@ -49,8 +53,8 @@ def heatmap(subject: Subject) -> Section:
             labelSeparation=5,
             ticks=False,
             labelAngle=-45 if by_label else 0,
-            labelLimit=90,
-            labelExpr="datum.label" if several else "names[datum.value]",
+            labelLimit=110,
+            labelExpr=shortened_label() if several else "names[datum.value]",
         ),
     )
     rect = (

@@ -53,14 +53,15 @@ def others(subject: Subject) -> Section | None:
     measures = [m for m in subject.measures if m not in ("rankme", "alpha")]
     if not measures or not subject.is_series:
         return None
-    layered = alt.layer(*_band(subject, alt.Chart(), "", thickness=1.5, size=18))
+    layered = alt.layer(*_band(subject, alt.Chart(), "", thickness=1.5, size=18, most=5))
+    row = 136 if subject.axis.kind == "ordinal" else 96  # slanting names take room
     pieces = common_pieces(subject)
     where: Where = {"measure": measures, "preferred": [1]}
     chart = Chart(
         "others",
         "Other measures over training",
         f"Each measure over training; {BAND}. Each panel has its own scale.",
-        spec_of(panels(subject, layered, measures), *axis_params(subject.axis)),
+        spec_of(panels(subject, layered, measures, row), *axis_params(subject.axis)),
         {"readings": fixed(subject, Source("readings", where, ("site", "tokens", "sinks")))},
         (pieces["site"], pieces["tokens"], pieces["sinks"]),
         width=900,
@@ -97,13 +98,15 @@ def _over_training(subject: Subject, measure: str, *, by_convention: bool) -> Ch
     )
 
 
-def _band(subject: Subject, chart: Any, title: str, *, thickness: float, size: int) -> list[Any]:
+def _band(
+    subject: Subject, chart: Any, title: str, *, thickness: float, size: int, most: int = 12
+) -> list[Any]:
     """A line with its error band and points that tell what they are."""
     if max(len(run.labels) for run in subject.runs.values()) > _MANY:
         size //= 3
     base = bounds(chart)
     colour = run_colour(subject)
-    x = training_x(subject.axis)
+    x = training_x(subject.axis, most=most)
     place = alt.Tooltip("x:Q", title=subject.axis.field.replace("_", " "), format=",")
     tips = [place] if subject.axis.field != "index" else []
     return [

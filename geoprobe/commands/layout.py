@@ -1,0 +1,110 @@
+"""`geoprobe layout`: a model's sites, from its config alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from geoprobe.commands import options as o
+
+if TYPE_CHECKING:
+    from geoprobe.models.layout import Layout
+
+
+def layout(
+    series: o.SeriesArgument,
+    trust_remote_code: o.TrustRemoteCode = False,
+    json: o.Json = False,
+) -> None:
+    """Show the sites of a model: names, shapes, where they are read, what is missing.
+
+    Reads the config of the newest checkpoint and no weights.
+    """
+    from geoprobe.models.layout import find_layout
+    from geoprobe.models.loading import empty_model
+    from geoprobe.models.series import find_series
+
+    newest = find_series(series).checkpoints[-1]
+    found = find_layout(empty_model(newest, trust_remote_code=trust_remote_code))
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps(_document(newest.label, found), indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no edge to break lines at
+    console.print(
+        Text(
+            f"{newest.label}: {found.family}, {found.depth} block{'s' * (found.depth != 1)}, "
+            f"width {found.width}, {found.vocabulary:,} token ids"
+            + (f", {found.positions:,} positions" if found.positions else "")
+            + (", bidirectional" if found.bidirectional else "")
+        )
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("sites", "shape", "read at"):
+        table.add_column(column, overflow="fold")
+    for sites, width, where in _rows(found):
+        table.add_row(sites, f"batch x time x {width}", Text(where))
+    if found.head is not None:
+        table.add_row("logits", f"batch x time x {found.vocabulary}", f"output of {found.head}")
+    console.print(table)
+    for kind, reason in found.missing.items():
+        console.print(Text(f"no {kind}: {reason}"), soft_wrap=True)
+
+
+def _rows(found: Layout) -> list[tuple[str, int, str]]:
+    """One row for all sites of a kind that are alike but for the number of their block."""
+    from geoprobe.models.layout import kind_of
+
+    rows: dict[tuple[str, int, str], list[str]] = {}
+    for site, tap in found.taps.items():
+        kind = kind_of(site)
+        number = site.removeprefix(f"{kind}.")
+        where = ".".join(
+            "N" if kind != site and part == number and i == _depth_of(found) else part
+            for i, part in enumerate(tap.module.split("."))
+        )
+        half = "" if tap.half is None else f", {('first', 'second')[tap.half]} half"
+        at = f"{tap.side} of {found.backbone}{'.' * bool(found.backbone)}{where}{half}"
+        rows.setdefault((kind, found.width_of(site), at), []).append(site)
+    return [
+        (few[0] if len(few) == 1 else f"{few[0]} to {few[-1]}", width, at)
+        for (_, width, at), few in rows.items()
+    ]
+
+
+def _depth_of(found: Layout) -> int:
+    """How deep in a module's path the number of the block stands."""
+    return found.taps["embed"].module.count(".")
+
+
+def _document(label: str, found: Layout) -> dict[str, Any]:
+    return {
+        "schema": "geoprobe.layout/1",
+        "checkpoint": label,
+        "family": found.family,
+        "depth": found.depth,
+        "width": found.width,
+        "vocabulary": found.vocabulary,
+        "positions": found.positions,
+        "bidirectional": found.bidirectional,
+        "sites": [
+            {
+                "site": site,
+                "width": found.width_of(site),
+                "module": f"{found.backbone}.{tap.module}".lstrip("."),
+                "side": tap.side,
+                "half": tap.half,
+            }
+            for site, tap in found.taps.items()
+        ],
+        "head": found.head,
+        "missing": dict(found.missing),
+    }
