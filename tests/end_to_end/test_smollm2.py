@@ -110,3 +110,25 @@ def test_removing_directions_costs_loss_and_keeping_ten_costs_more(measured: Any
         for r in measured.readings.filter(measure="ablation_loss").iter_rows(named=True)
     }
     assert loss["none"] < loss["removed"] < loss["kept"]
+
+
+def test_the_gguf_file_gives_the_readings_of_its_weights_saved_in_float32(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = gguf_file()
+    where: dict[str, Any] = {"gguf_file": file.name}
+    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+    del model.config.quantization_config
+    plain_model = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    plain_model.load_state_dict(model.state_dict())
+    plain_model.save_pretrained(tmp_path / "plain")
+    AutoTokenizer.from_pretrained(file.parent, **where).save_pretrained(tmp_path / "plain")
+    del model, plain_model
+    one, other = (
+        geoprobe.measure(path, text=documents(), length=LENGTH, layers="3,29", sites="final")
+        for path in (file, tmp_path / "plain")
+    )
+    columns = ["site", "measure", "convention", "value", "stderr", "n", "reason"]
+    assert one.readings.select(columns).equals(other.readings.select(columns))
+    assert one.readings["value"].is_not_null().any()
