@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 import torch
 
+from geoprobe.statistics.memory import lasting_zeros
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -197,7 +199,7 @@ def _add_outer(total: Tensor | None, rows: Tensor) -> Tensor:
     """
     width = rows.shape[1]
     if total is None:
-        total = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
+        total = lasting_zeros((width, width), torch.float64, rows.device)
     for a, b in _blocks(width):
         total[a:b, a:].addmm_(rows[:, a:b].T, rows[:, a:])
     return total
@@ -220,7 +222,7 @@ class Rows:
 
     def __init__(self, n: int, width: int, dtype: torch.dtype) -> None:
         self.width = width
-        self.values = torch.zeros(n, width, dtype=dtype)
+        self.values = lasting_zeros((n, width), dtype)
         self.present = np.zeros(n, dtype=bool)
 
     def update(self, rows: Tensor, index: NDArray[np.int64]) -> None:
