@@ -63,14 +63,14 @@ def _rows(found: Layout) -> list[tuple[str, int, str]]:
     """One row for all sites of a kind that are alike but for the number of their block."""
     from geoprobe.models.layout import kind_of
 
+    number_at = found.taps["embed"].module.count(".")  # the path of block 0 ends in its number
     rows: dict[tuple[str, int, str], list[str]] = {}
     for site, tap in found.taps.items():
         kind = kind_of(site)
-        number = site.removeprefix(f"{kind}.")
-        where = ".".join(
-            "N" if kind != site and part == number and i == _depth_of(found) else part
-            for i, part in enumerate(tap.module.split("."))
-        )
+        parts = tap.module.split(".")
+        if kind != site:
+            parts[number_at] = "N"
+        where = ".".join(parts)
         half = "" if tap.half is None else f", {('first', 'second')[tap.half]} half"
         at = f"{tap.side} of {found.backbone}{'.' * bool(found.backbone)}{where}{half}"
         rows.setdefault((kind, found.width_of(site), at), []).append(site)
@@ -78,11 +78,6 @@ def _rows(found: Layout) -> list[tuple[str, int, str]]:
         (few[0] if len(few) == 1 else f"{few[0]} to {few[-1]}", width, at)
         for (_, width, at), few in rows.items()
     ]
-
-
-def _depth_of(found: Layout) -> int:
-    """How deep in a module's path the number of the block stands."""
-    return found.taps["embed"].module.count(".")
 
 
 def _document(label: str, found: Layout) -> dict[str, Any]:

@@ -100,16 +100,17 @@ class Capture:
         edits: Mapping[str, Edit],
         batch: int,
     ) -> None:
-        for tap_at, sites in wanted:
-            module = self._module(tap_at[0])
-            value = module.input if tap_at[1] == "input" else module.output
+        for (path, side), sites in wanted:
+            module = self._module(path)
+            value = module.input if side == "input" else module.output
             whole = _first(value)
             for site in sites:
-                tensor = _part(whole, self.layout.taps[site].half, batch)
+                half = self.layout.taps[site].half
+                tensor = _part(whole, half, batch)
                 if site in edits:
                     tensor = edits[site](tensor)
-                    whole = _with_part(whole, self.layout.taps[site].half, tensor)
-                    if tap_at[1] == "input":
+                    whole = _with_part(whole, half, tensor)
+                    if side == "input":
                         module.input = whole
                     else:
                         module.output = (whole, *value[1:]) if isinstance(value, tuple) else whole

@@ -27,15 +27,13 @@ class Mlp:
     Attributes:
         up: The projection into the neurons; `mlp.up` is its output.
         down: The projection back; `neurons` is its input and `mlp.out` its output.
-        gate: The projection whose activation multiplies `up`; None without a gate.
-        gate_first: Where gate and up are halves of one projection (`up` and `gate` then name the
-            same module), whether the gate is the first half.
+        gate: The projection whose activation multiplies `up`; None without a gate. Where it is the
+            same module as `up`, the gate is its first half.
     """
 
     up: str
     down: str
     gate: str | None = None
-    gate_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,9 @@ _FUSED = Mlp(up="mlp.gate_up_proj", gate="mlp.gate_up_proj", down="mlp.down_proj
 _4H = Mlp(up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")
 _LLAMA = Family(backbone="model", blocks="layers", final="norm", mlp=_GATED)
 _MOE = replace(_LLAMA, mlp=Experts("mlp"))
+_BLOOM = Family(
+    backbone="transformer", blocks="h", final="ln_f", attention="self_attention.dense", mlp=_4H
+)
 _BERT = Family(
     backbone="bert",
     blocks="encoder.layer",
@@ -151,20 +152,8 @@ FAMILIES: Mapping[str, Family] = {
         after="project_out",
         learned_positions=True,
     ),
-    "falcon": Family(
-        backbone="transformer",
-        blocks="h",
-        final="ln_f",
-        attention="self_attention.dense",
-        mlp=_4H,
-    ),
-    "bloom": Family(
-        backbone="transformer",
-        blocks="h",
-        final="ln_f",
-        attention="self_attention.dense",
-        mlp=_4H,
-    ),
+    "falcon": _BLOOM,
+    "bloom": _BLOOM,
     "mpt": Family(
         backbone="transformer",
         blocks="blocks",
@@ -453,8 +442,7 @@ def _inside(
         tap("mlp.gate", mlp.gate, "output", "its MLP has no gate")
         tap("mlp.up", mlp.up, "output", "its blocks have no MLP")
         if mlp.gate == mlp.up and f"mlp.up.{i}" in taps:
-            gate_half = 0 if mlp.gate_first else 1
-            for kind, half in (("mlp.gate", gate_half), ("mlp.up", 1 - gate_half)):
+            for half, kind in enumerate(("mlp.gate", "mlp.up")):
                 taps[f"{kind}.{i}"] = replace(taps[f"{kind}.{i}"], half=half)
         tap("neurons", mlp.down, "input", "its blocks have no MLP")
         tap("mlp.out", mlp.down, "output", "its blocks have no MLP")

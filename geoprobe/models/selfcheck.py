@@ -40,8 +40,9 @@ def self_check(capture: Capture) -> None:
     """
     layout = capture.layout
     ends = {f"{kind}.{i}" for kind in INSIDE for i in (0, layout.depth - 1)} & layout.taps.keys()
-    sites = [site for site in layout.taps if site in layout.sites or site in ends]
-    last_site = layout.sites[-1]
+    residual = layout.sites
+    sites = [site for site in layout.taps if site in residual or site in ends]
+    last_site = residual[-1]
     device = next(capture.model.parameters()).device
     draw = torch.Generator().manual_seed(0)
     row = torch.randint(0, layout.vocabulary, (1, _TIME), generator=draw).to(device)
