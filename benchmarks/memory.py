@@ -54,6 +54,7 @@ def watch(sequences: int, tokens: list[str]) -> dict[str, Any]:
     from geoprobe.models.layout import find_layout
     from geoprobe.probes.base import Survey
     from geoprobe.probes.spectrum import SpectrumOptions, SpectrumProbe
+    from geoprobe.statistics.memory import give_back
     from geoprobe.survey import feeds, statistics_memory
 
     model, tokenizer = load_smollm2()
@@ -77,7 +78,7 @@ def watch(sequences: int, tokens: list[str]) -> dict[str, Any]:
     bare_peak = peak()
     probe = SpectrumProbe(
         SpectrumOptions(tokens=tuple(tokens)),  # type: ignore[arg-type]
-        Survey(layout, layout.sites, text.lengths, 0, statistics_memory()),
+        Survey(layout, layout.sites, text.lengths, 0, statistics_memory(), torch.float32, device),
     )
     reset_peak()
     for feed in feeds(text, SEQUENCES_A_BATCH, device):
@@ -86,6 +87,7 @@ def watch(sequences: int, tokens: list[str]) -> dict[str, Any]:
             layout.sites,
             lambda site, x, feed=feed: probe.observe(site, x, feed),  # type: ignore[misc]
         )
+        give_back()
     watching = peak()
     probe.finish()
     return {

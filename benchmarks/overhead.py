@@ -54,13 +54,17 @@ def _one(
     from geoprobe.models.layout import find_layout
     from geoprobe.probes.base import Survey
     from geoprobe.probes.spectrum import SpectrumOptions, SpectrumProbe
+    from geoprobe.statistics.memory import give_back
     from geoprobe.survey import feeds, statistics_memory
 
     layout = find_layout(model)
     capture = Capture(model, layout)
-    survey = Survey(layout, layout.sites, text.lengths, 0, statistics_memory())
+    device = torch.device("cpu")
+    survey = Survey(
+        layout, layout.sites, text.lengths, 0, statistics_memory(), torch.float32, device
+    )
     probe = SpectrumProbe(SpectrumOptions(**options), survey)
-    batches = list(feeds(text, SEQUENCES_A_BATCH, torch.device("cpu")))
+    batches = list(feeds(text, SEQUENCES_A_BATCH, device))
 
     def inputs(i: int) -> dict[str, Any]:
         return {"input_ids": batches[i].input_ids, "attention_mask": batches[i].mask}
@@ -71,6 +75,7 @@ def _one(
 
     def watched(i: int) -> None:
         capture.run(inputs(i), layout.sites, lambda s, x: probe.observe(s, x, batches[i]))
+        give_back()
 
     times = interleaved(bare, watched, pairs)
     _fill(probe, layout, batches, pairs)

@@ -26,6 +26,7 @@ from geoprobe.models.series import Checkpoint, fingerprint
 from geoprobe.models.weights import TOKENIZER_FILES
 from geoprobe.probes.base import Feed, Outcome, Plan, Probe, Subject, Survey
 from geoprobe.statistics import GROUPS
+from geoprobe.statistics.memory import give_back
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,12 +109,13 @@ def measure_model(
     Raises:
         UsageError: This model does not have what the options ask for.
     """
-    device = next(loaded.model.parameters()).device
+    weights = next(loaded.model.parameters())
+    device = weights.device
     for plan in plans:
         plan.check(loaded.layout)
     chosen = loaded.layout.select(layers=layers, sites=sites)
     warning = _check_length(loaded.layout, int(corpus.lengths.max()))
-    survey = Survey(loaded.layout, chosen, corpus.lengths, seed, memory)
+    survey = Survey(loaded.layout, chosen, corpus.lengths, seed, memory, weights.dtype, device)
     probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
     watchers: dict[str, list[Probe]] = {}
     for probe in probes:
@@ -130,6 +132,7 @@ def measure_model(
                 probe.observe(site, activations, feed)
 
         capture.run(inputs, watchers, observe)
+        give_back()
         tokens += int(feed.lengths.sum())
         tick(done + 1, total, tokens)
     outcome = Outcome(findings=[warning] if warning else [])

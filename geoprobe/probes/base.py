@@ -10,6 +10,7 @@ from geoprobe.runs.reading import Reading
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -50,6 +51,8 @@ class Survey:
         lengths: Number of tokens of every sequence of the corpus (n,).
         seed: Seed of whatever is drawn.
         memory: Bytes that statistics may take.
+        dtype: Precision of the model's weights, and so of most activations.
+        device: Where the model runs.
     """
 
     layout: Layout
@@ -57,6 +60,8 @@ class Survey:
     lengths: NDArray[np.int64]
     seed: int
     memory: int
+    dtype: torch.dtype
+    device: torch.device
 
 
 class Probe(Protocol):

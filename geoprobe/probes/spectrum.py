@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,11 +45,11 @@ def plan(options: SpectrumOptions) -> Plan:
 
 @dataclass
 class _SiteState:
-    """Statistics of one site."""
+    """Statistics of one site: rows by name, moments by name, and the rows for neighbours."""
 
-    rows: dict[str, Rows] = field(default_factory=dict)
-    moments: dict[str, GroupedMoments] = field(default_factory=dict)
-    drawn: Rows | None = None
+    rows: dict[str, Rows]
+    moments: dict[str, GroupedMoments]
+    drawn: Rows | None
 
 
 class SpectrumProbe:
@@ -66,7 +66,6 @@ class SpectrumProbe:
         self.options = options
         self.survey = survey
         self._sites = tuple(survey.sites)
-        self._state = {site: _SiteState() for site in self._sites}
         self._rule = SinkRule() if options.drop_sinks else None
         self._n = len(survey.lengths)
         self._offsets = np.concatenate([[0], np.cumsum(survey.lengths)])
@@ -81,6 +80,8 @@ class SpectrumProbe:
         self._end_dropped = {end: np.zeros(self._n, dtype=bool) for end in ENDS}
         self._sink_mask: tuple[Feed, Tensor] | None = None
         self._computed_in = "float32"
+        # Before the pass: made between two activations, what stays would tear the heap apart.
+        self._state = {s: self._room(survey.layout.width_of(s)) for s in self._sites}
 
     @property
     def _entropy(self) -> bool:
@@ -124,13 +125,33 @@ class SpectrumProbe:
             if end in self.options.tokens:
                 at = torch.from_numpy(_position(end, feed)).to(activations.device)
                 rows = activations[torch.arange(len(at), device=at.device), at]
-                self._store(state, end, rows, feed.index)
+                state.rows[end].update(rows, feed.index)
         if "mean" in self.options.tokens:
-            self._store(state, "mean", *_means(activations, feed, None))
+            state.rows["mean"].update(*_means(activations, feed, None))
             if sinks is not None:
-                self._store(state, "mean/out", *_means(activations, feed, sinks))
+                state.rows["mean/out"].update(*_means(activations, feed, sinks))
         if "all" in self.options.tokens:
             self._observe_all(state, activations, feed, sinks)
+
+    def _room(self, width: int) -> _SiteState:
+        """Room for one site's statistics."""
+        survey, tokens = self.survey, self.options.tokens
+        out = self._rule is not None
+        means = ["mean", *(["mean/out"] if out else [])] if "mean" in tokens else []
+        moments = ["kept", *(["sinks"] if out else [])] if "all" in tokens else []
+        kept = torch.promote_types(survey.dtype, torch.float32)
+        device = "cpu" if survey.device.type == "mps" else survey.device  # it has no float64
+        return _SiteState(
+            rows={end: Rows(self._n, width, survey.dtype) for end in ENDS if end in tokens}
+            | {name: Rows(self._n, width, kept) for name in means},
+            moments={
+                name: GroupedMoments(width, self._groups, unit_rows=self._entropy, device=device)
+                for name in moments
+            },
+            drawn=Rows(len(self._drawn), width, survey.dtype)
+            if moments and self.options.neighbours
+            else None,
+        )
 
     def _observe_all(
         self, state: _SiteState, activations: Tensor, feed: Feed, sinks: Tensor | None
@@ -141,33 +162,15 @@ class SpectrumProbe:
             part = activations if len(members) == len(feed.index) else activations[members]
             if sinks is not None:
                 dropped = sinks[members]
-                self._moments(state, "sinks", part).update(part[dropped], int(group))
+                state.moments["sinks"].update(part[dropped], int(group))
                 real = ~dropped if keep is None else keep[members] & ~dropped
                 rows = part[real]
             else:
                 rows = part.flatten(0, 1) if keep is None else part[keep[members]]
-            self._moments(state, "kept", part).update(rows, int(group))
-        if self.options.neighbours:
+            state.moments["kept"].update(rows, int(group))
+        if state.drawn is not None:
             batch, time, slot = self._draw(feed)
-            if state.drawn is None:
-                width = activations.shape[-1]
-                state.drawn = Rows(len(self._drawn), width, activations.dtype)
             state.drawn.update(activations[batch, time], slot)
-
-    def _moments(self, state: _SiteState, name: str, like: Tensor) -> GroupedMoments:
-        if name not in state.moments:
-            state.moments[name] = GroupedMoments(
-                like.shape[-1],
-                self._groups,
-                unit_rows=self._entropy,
-                device="cpu" if like.device.type == "mps" else like.device,  # it has no float64
-            )
-        return state.moments[name]
-
-    def _store(self, state: _SiteState, name: str, rows: Tensor, index: NDArray[np.int64]) -> None:
-        if name not in state.rows:
-            state.rows[name] = Rows(self._n, rows.shape[-1], rows.dtype)
-        state.rows[name].update(rows, index)
 
     def _draw(self, feed: Feed) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Batch row, time and slot of the drawn tokens that this batch holds."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
 
 import torch
 
 _OWN_MAPPING_BYTES = 2**20
+_SECONDS_BETWEEN = 1.0
+_given_back = [0.0]
 
 
 def lasting_zeros(
@@ -27,3 +34,23 @@ def lasting_zeros(
     if torch.device(device).type != "cpu" or size < _OWN_MAPPING_BYTES:
         return torch.zeros(shape, dtype=dtype, device=device)
     return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
+
+
+def give_back() -> None:
+    """Gives the heap's free pages back to the system, where the C library is glibc.
+
+    Without it the heap creeps up from batch to batch. It takes some milliseconds, so that more than
+    once a second would be felt.
+    """
+    trim, now = _malloc_trim(), time.monotonic()
+    if trim is not None and now - _given_back[0] > _SECONDS_BETWEEN:
+        trim(0)
+        _given_back[0] = now
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return found

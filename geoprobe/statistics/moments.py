@@ -76,10 +76,12 @@ class GroupedMoments:
         self.device = torch.device(device)
         self.counts = np.zeros(groups, dtype=np.int64)
         self.zero_rows = np.zeros(groups, dtype=np.int64)
-        self.shift: Tensor | None = None
-        self._first: list[Tensor | None] = [None] * groups
-        self._second: list[Tensor | None] = [None] * groups
-        self._unit: list[Tensor | None] | None = [None] * groups if unit_rows else None
+        # All that lasts is made now, before the activations come.
+        size = (groups, width, width)
+        self._shift = torch.zeros(width, dtype=torch.float64, device=device)
+        self._first = torch.zeros(size[:2], dtype=torch.float64, device=device)
+        self._second = lasting_zeros(size, torch.float64, device)
+        self._unit = lasting_zeros(size, torch.float64, device) if unit_rows else None
 
     def update(self, rows: Tensor, group: int) -> None:
         """Adds rows (n, d) of any float dtype to one group."""
@@ -91,41 +93,33 @@ class GroupedMoments:
     def _update(self, rows: Tensor, group: int) -> None:
         exact = _scratch(self.width, self.device)[: rows.shape[0]]
         exact.copy_(rows)
-        if self.shift is None:
-            self.shift = exact.mean(0)
+        if not self.counts.any():
+            self._shift.copy_(exact.mean(0))
         self.counts[group] += exact.shape[0]
         if self._unit is not None:
             norms = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
             self.zero_rows[group] += int((norms == 0).sum())
             units = exact / norms.masked_fill_(norms == 0, 1.0)
-            self._unit[group] = _add_outer(self._unit[group], units)
+            _add_outer(self._unit[group], units)
             del units
-        exact -= self.shift
-        first = self._first[group]
-        self._first[group] = exact.sum(0) if first is None else first.add_(exact.sum(0))
-        self._second[group] = _add_outer(self._second[group], exact)
+        exact -= self._shift
+        self._first[group].add_(exact.sum(0))
+        _add_outer(self._second[group], exact)
 
     def merge(self, other: GroupedMoments) -> None:
         """Adds another accumulator's rows; it may have another shift and is left as it was."""
         if (other.width, other.n_groups) != (self.width, self.n_groups):
             raise ValueError("only accumulators of the same width and groups merge")
-        if other.shift is None:
-            return
-        if self.shift is None:
-            self.shift = other.shift.clone()
-        delta = other.shift - self.shift
-        for g in range(self.n_groups):
-            first, second = other._first[g], other._second[g]
-            if first is None or second is None:
-                continue
+        if not self.counts.any():
+            self._shift.copy_(other._shift)
+        delta = other._shift - self._shift
+        for g in other.groups():
             n = int(other.counts[g])
-            moved = second + _cross(first, delta) + n * torch.outer(delta, delta)
-            self._first[g] = _plus(self._first[g], first + n * delta)
-            self._second[g] = _plus(self._second[g], moved)
+            moved = n * torch.outer(delta, delta) + _cross(other._first[g], delta)
+            self._second[g].add_(moved.add_(other._second[g]))
+            self._first[g].add_(other._first[g] + n * delta)
             if self._unit is not None and other._unit is not None:
-                unit = other._unit[g]
-                assert unit is not None
-                self._unit[g] = _plus(self._unit[g], unit)
+                self._unit[g].add_(other._unit[g])
         self.counts += other.counts
         self.zero_rows += other.zero_rows
 
@@ -139,41 +133,37 @@ class GroupedMoments:
 
     def mean(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """Mean of the rows, shape (d,)."""
-        assert self.shift is not None, "no rows"
-        return np.asarray((self._offset(without) + self.shift).cpu().numpy())
+        return np.asarray((self._offset(without) + self._shift).cpu().numpy())
 
     def second_moments(self, without: Collection[int] = ()) -> Pair:
         """Covariance (d, d), ddof 0, and E[x xᵀ] (d, d)."""
-        assert self.shift is not None, "no rows"
         offset = self._offset(without)
-        covariance = self._sum(self._second, without).addr_(offset, offset, alpha=-1)
-        mean = offset + self.shift
+        covariance = self._mean_of(self._second, without).addr_(offset, offset, alpha=-1)
+        mean = offset + self._shift
         return covariance.cpu().numpy(), torch.addr(covariance, mean, mean).cpu().numpy()
 
     def unit_rows(self, without: Collection[int] = ()) -> NDArray[np.float64]:
         """E[u uᵀ] (d, d) of L2-normalised rows; zero rows stay zero."""
         assert self._unit is not None, "unit rows were not asked for"
-        return np.asarray(self._sum(self._unit, without).cpu().numpy())
+        return np.asarray(self._mean_of(self._unit, without).cpu().numpy())
 
     def _offset(self, without: Collection[int]) -> Tensor:
         """Mean minus shift."""
-        kept = [f for g, f in enumerate(self._first) if f is not None and g not in without]
-        return torch.stack(kept).sum(0) / self.count(without)
+        return self._first[self._kept(without)].sum(0) / self.count(without)
 
-    def _sum(self, parts: list[Tensor | None], without: Collection[int]) -> Tensor:
+    def _kept(self, without: Collection[int]) -> list[int]:
+        return [g for g in self.groups() if g not in without]
+
+    def _mean_of(self, parts: Tensor, without: Collection[int]) -> Tensor:
         """Mean over groups of an upper-block matrix, made symmetric."""
-        kept = [p for g, p in enumerate(parts) if p is not None and g not in without]
-        total = kept[0].clone()
-        for part in kept[1:]:
-            total += part
+        first, *others = self._kept(without)
+        total = parts[first].clone()
+        for group in others:
+            total += parts[group]
         total /= self.count(without)
         for a, b in _blocks(self.width):
             total[b:, a:b] = total[a:b, b:].T
         return total
-
-
-def _plus(mine: Tensor | None, theirs: Tensor) -> Tensor:
-    return theirs.clone() if mine is None else mine.add_(theirs)
 
 
 def _cross(first: Tensor, delta: Tensor) -> Tensor:
@@ -191,18 +181,14 @@ def _scratch(width: int, device: torch.device) -> Tensor:
     return held
 
 
-def _add_outer(total: Tensor | None, rows: Tensor) -> Tensor:
+def _add_outer(total: Tensor, rows: Tensor) -> None:
     """Adds rowsᵀ rows to `total`, upper block triangle only: two thirds of the full product's work.
 
     BLAS's own dsyrk, from SciPy, is faster alone and twice as slow beside a forward pass, as its
     threads and torch's wait for one another.
     """
-    width = rows.shape[1]
-    if total is None:
-        total = lasting_zeros((width, width), torch.float64, rows.device)
-    for a, b in _blocks(width):
+    for a, b in _blocks(rows.shape[1]):
         total[a:b, a:].addmm_(rows[:, a:b].T, rows[:, a:])
-    return total
 
 
 def _blocks(width: int) -> list[tuple[int, int]]:
@@ -226,7 +212,10 @@ class Rows:
         self.present = np.zeros(n, dtype=bool)
 
     def update(self, rows: Tensor, index: NDArray[np.int64]) -> None:
-        """Stores rows (b, d) of the sequences `index`."""
+        """Stores rows (b, d) of the sequences `index`; rows of more precision widen the store."""
+        wide = torch.promote_types(self.values.dtype, rows.dtype)
+        if wide != self.values.dtype:
+            self.values = self.values.to(wide)
         self.values[torch.from_numpy(index)] = rows.to("cpu", self.values.dtype)
         self.present[index] = True
 

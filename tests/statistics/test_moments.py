@@ -102,3 +102,23 @@ def test_rows_merge_to_the_whole() -> None:
     a.merge(b)
     assert torch.equal(a.values, whole.values)
     assert a.present.all()
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_rows_of_more_precision_than_the_store_lose_none_of_it(narrow: torch.dtype) -> None:
+    x = _data(20, 4, 3)
+    rows = Rows(20, 4, narrow)
+    rows.update(x[:8].to(narrow), np.arange(8))
+    rows.update(x[8:], np.arange(8, 20))
+    assert torch.equal(rows.values[8:], x[8:])
+    assert torch.equal(rows.values[:8], x[:8].to(narrow).float())
+
+
+def test_merging_with_an_empty_one_changes_nothing() -> None:
+    x = _data(30, 4, 4)
+    full, empty = _fed(x, []), GroupedMoments(4, GROUPS, unit_rows=True)
+    before = full.second_moments()[0]
+    full.merge(empty)
+    empty.merge(full)
+    for moments in (full, empty):
+        np.testing.assert_allclose(moments.second_moments()[0], before, rtol=1e-14)
