@@ -18,15 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_bytes
 from torch import Tensor, nn
 
-from geoprobe.models.weights import DamagedError, damaged, shown
+from geoprobe.models.tensor_files import PORTION_BYTES, Buffer, names_in, tensors_in
+from geoprobe.models.weights import DamagedError, shown
 from geoprobe.statistics.threads import one_thread
-
-PORTION_BYTES = 32 * 2**20
-"""Of a file mapped into memory at a time; a smaller file is read whole, and by one thread."""
 
 _SAMPLED_BYTES, _SAMPLES, _SAMPLE_ROWS = 4 * 2**20, 16, 4096
 
@@ -46,13 +42,13 @@ class Plan:
         self._targets = targets
         self._echoes = echoes
         self._names = {*targets, *echoes, *ignored}
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, Buffer] = {}
 
     def copy(self, files: Sequence[Path]) -> bool:
         """Copies a checkpoint into the model.
 
         Args:
-            files: Its safetensors files.
+            files: Its weight files.
 
         Returns:
             False when the plan is not for this checkpoint; the model may then be half written.
@@ -62,11 +58,13 @@ class Plan:
                 half written.
             OSError: A file cannot be read.
         """
-        small = sum(path.stat().st_size for path in files) <= PORTION_BYTES
+        small = sum(path.stat().st_size for path in files) <= PORTION_BYTES and all(
+            path.suffix == ".safetensors" for path in files
+        )
         left = set(self._names)
         sums: list[Tensor] = []
         with torch.no_grad(), one_thread() if small else nullcontext():
-            for name, tensor in self._buffered(files) if small else _tensors(files):
+            for name, tensor in self._buffered(files) if small else tensors_in(files):
                 if name not in left:
                     return False
                 left.remove(name)
@@ -87,89 +85,18 @@ class Plan:
         for path in files:
             buffer = self._buffers.get(path.name)
             if buffer is None or not buffer.read(path):
-                try:
-                    buffer = self._buffers[path.name] = _Buffer(path)
-                except SafetensorError as error:
-                    raise damaged(path, error) from error
+                buffer = self._buffers[path.name] = Buffer(path)
             yield from buffer.tensors.items()
 
     def _echoes_agree(self, files: Sequence[Path]) -> bool:
         """Whether second copies of tied weights are equal: else they would not have been tied."""
-        for name, tensor in _tensors(files):
+        for name, tensor in tensors_in(files):
             if (target := self._echoes.get(name)) is not None:
                 if tensor.shape != target.shape:
                     return False
                 if not torch.equal(target, tensor.to(target.device, target.dtype)):
                     return False
         return True
-
-
-class _Buffer:
-    """A small file in memory, to be read again for the next checkpoint.
-
-    Where the next file begins with the same header, its tensors lie where they lay: nothing is
-    parsed and no memory is asked for, which for a small model takes longer than to read it.
-
-    Args:
-        path: A safetensors file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._bytes = bytearray(path.read_bytes())
-        tensors = load_bytes(bytes(self._bytes))
-        with safe_open(path, framework="pt") as file:
-            order = file.offset_keys()
-        begin = len(self._bytes) - sum(tensor.nbytes for tensor in tensors.values())
-        self._header = bytes(self._bytes[:begin])
-        self.tensors: dict[str, Tensor] = {}
-        for name in order:
-            like = tensors[name]
-            if like.numel():
-                self.tensors[name] = torch.frombuffer(
-                    self._bytes, dtype=like.dtype, count=like.numel(), offset=begin
-                ).view(like.shape)
-            else:
-                self.tensors[name] = like
-            begin += like.nbytes
-
-    def read(self, path: Path) -> bool:
-        """Takes in another file; False where that has another header or size."""
-        with path.open("rb", buffering=0) as stream:
-            whole = stream.readinto(self._bytes) == len(self._bytes) and not stream.read(1)
-        return whole and self._bytes.startswith(self._header)
-
-
-def _tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of safetensors files, of large ones a portion in memory at a time.
-
-    Each tensor is gone when the next one comes.
-    """
-    for path in files:
-        try:
-            if path.stat().st_size <= PORTION_BYTES:
-                yield from load_bytes(path.read_bytes()).items()
-                continue
-            names = _names([path])
-            while names:
-                with safe_open(path, framework="pt") as file:  # anew: lets go of what was mapped
-                    mapped = 0
-                    while names and mapped < PORTION_BYTES:
-                        name = names.pop()
-                        tensor = file.get_tensor(name)
-                        mapped += tensor.nbytes
-                        yield name, tensor
-                        del tensor
-        except SafetensorError as error:
-            raise damaged(path, error) from error
-
-
-def _names(files: Sequence[Path]) -> list[str]:
-    """Names of the tensors in safetensors files."""
-    names: list[str] = []
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            names += file.keys()
-    return names
 
 
 def learn(
@@ -181,7 +108,7 @@ def learn(
         model: What `from_pretrained` gave.
         folder: The checkpoint's folder.
         config: Its config.json.
-        files: Its safetensors files.
+        files: Its weight files.
 
     Returns:
         None where in-place loading would not be the same as `from_pretrained`: the weights are
@@ -190,7 +117,7 @@ def learn(
     """
     if has_adapter(folder) or not _only_copies(config):
         return None
-    on_disk = _names(files)
+    on_disk = names_in(files)
     state = model.state_dict(keep_vars=True)
     names = _names_in_memory(model, on_disk)
     if names is None or len(set(on_disk)) < len(on_disk) or len(set(names.values())) < len(names):
@@ -204,7 +131,7 @@ def learn(
         filled.add(id(tensor))
     if any(id(tensor) not in filled for tensor in state.values()):
         return None
-    for disk, tensor in _tensors(files):
+    for disk, tensor in tensors_in(files):
         held = targets.get(disk, echoes.get(disk))
         if held is not None and not (_fits(tensor, held) and _agrees(tensor, held)):
             return None

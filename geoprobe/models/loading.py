@@ -26,6 +26,7 @@ from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.in_place import Plan, has_adapter, learn, require_finite
 from geoprobe.models.layout import Layout, find_layout, row_of
 from geoprobe.models.series import Checkpoint
+from geoprobe.models.tensor_files import names_in
 from geoprobe.models.weights import (
     TOKENIZER_FILES,
     DamagedError,
@@ -150,6 +151,7 @@ class Loader:
             raw = (checkpoint.path / "config.json").read_bytes()
             config = _parse_config(raw)
             files = weight_files(checkpoint.path)
+            names_in(files)  # what is wrong with one of them is said in its own words
         try:
             model, info = _from_pretrained(checkpoint, config, self.dtype, self.trust_remote_code)
         except UsageError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ Kind = Literal["folder", "gguf"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_NAMES = (("model", "safetensors"), ("pytorch_model", "bin"))
+"""Stem and ending of weight files, in the order in which transformers looks for them."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -71,33 +74,32 @@ def shown(name: object) -> str:
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds weights of a transformers model, whole or not."""
-    return (folder / SINGLE).is_file() or (folder / INDEX).is_file() or any(_parts(folder))
+    return any(
+        (folder / f"{stem}.{ending}").is_file()
+        or (folder / f"{stem}.{ending}.index.json").is_file()
+        for stem, ending in _NAMES
+    ) or any(_parts(folder))
 
 
 def _parts(folder: Path) -> Iterator[Path]:
-    yield from folder.glob("model-*-of-*.safetensors")
-    yield from folder.glob("pytorch_model*.bin")
+    for stem, ending in _NAMES:
+        yield from folder.glob(f"{stem}-*-of-*.{ending}")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder, found in the order that transformers uses.
+    """The weight files of a checkpoint folder, found in the order that transformers uses.
 
     Raises:
         DamagedError: There are none, or the index of the shards cannot be read.
     """
-    single, index = folder / SINGLE, folder / INDEX
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        return [folder / name for name in _shards(index)]
-    if any(folder.glob("pytorch_model*.bin")):
-        raise DamagedError(
-            "its weights are in pytorch_model.bin only, which is not read yet; save them as "
-            "safetensors with model.save_pretrained(folder)",
-            unfinished=False,
-        )
-    if any(folder.glob("model-*-of-*.safetensors")):
-        raise DamagedError(f"{INDEX} is missing")
+    for stem, ending in _NAMES:
+        single, index = folder / f"{stem}.{ending}", folder / f"{stem}.{ending}.index.json"
+        if single.is_file():
+            return [single]
+        if index.is_file():
+            return [folder / name for name in _shards(index, ending)]
+    for part in _parts(folder):
+        raise DamagedError(f"{_index_of(part)} is missing")
     if (folder / "adapter_config.json").is_file():
         raise DamagedError(
             "it holds an adapter and not a model; merge the adapter into its base model first",
@@ -106,19 +108,24 @@ def weight_files(folder: Path) -> list[Path]:
     raise DamagedError(f"it has no weights: neither {SINGLE} nor {INDEX}")
 
 
-def _shards(index: Path) -> list[str]:
+def _index_of(part: Path) -> str:
+    """Name of the index that a shard belongs to."""
+    return f"{part.name.split('-')[0]}{part.suffix}.index.json"
+
+
+def _shards(index: Path, ending: str) -> list[str]:
     try:
         names = sorted(
             {str(n) for n in json.loads(index.read_text("utf-8"))["weight_map"].values()}
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise DamagedError(f"{INDEX} is not a valid index of shards") from None
+        raise DamagedError(f"{index.name} is not a valid index of shards") from None
     if not names:
-        raise DamagedError(f"{INDEX} names no shards")
+        raise DamagedError(f"{index.name} names no shards")
     for name in names:
-        if not name.endswith(".safetensors") or Path(name).name != name:
+        if not name.endswith(f".{ending}") or Path(name).name != name:
             raise DamagedError(
-                f"{INDEX} names {shown(name)!r}, which is not a safetensors file of its folder",
+                f"{index.name} names {shown(name)!r}, which is not a .{ending} file of its folder",
                 unfinished=False,
             )
     return names
@@ -130,12 +137,18 @@ def damaged(path: Path, error: Exception) -> DamagedError:
     return DamagedError(f"{shown(path.name)} is truncated or not a safetensors file ({why})")
 
 
-def _check_safetensors(path: Path) -> None:
-    """Compares what a file's header promises with its size; reads no tensor."""
+def _check_whole(path: Path) -> None:
+    """Compares what a file promises with its size; reads no tensor."""
     from safetensors import SafetensorError, safe_open
 
     if path.stat().st_size == 0:
         raise DamagedError(f"{shown(path.name)} is empty")
+    if path.suffix == ".bin":
+        with path.open("rb") as stream:
+            zipped = stream.read(2) == b"PK"
+        if zipped and not zipfile.is_zipfile(path):  # its table of contents comes last
+            raise DamagedError(f"{shown(path.name)} is truncated")
+        return
     try:
         with safe_open(path, framework="np"):
             pass
@@ -158,7 +171,11 @@ def examine(path: Path, kind: Kind, *, temporary: bool = False) -> Condition:
             _check_gguf(path)
         else:
             if not (path / "config.json").is_file():
-                files = [f for f in (path / SINGLE, *_parts(path)) if f.is_file()]
+                files = [
+                    f
+                    for f in (*(path / ".".join(name) for name in _NAMES), *_parts(path))
+                    if f.is_file()
+                ]
                 raise DamagedError(
                     "config.json is missing" if files else "it has neither config.json nor weights"
                 )
@@ -187,8 +204,8 @@ def _check_folder(folder: Path, files: list[Path]) -> None:
         raise DamagedError("config.json is not valid JSON")
     for file in files:
         if not file.is_file():
-            raise DamagedError(f"{shown(file.name)} is missing, which {INDEX} names")
-        _check_safetensors(file)
+            raise DamagedError(f"{shown(file.name)} is missing, which {_index_of(file)} names")
+        _check_whole(file)
 
 
 def _check_gguf(path: Path) -> None:

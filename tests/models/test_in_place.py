@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoprobe.models import in_place
+from geoprobe.models import in_place, tensor_files
 from geoprobe.models.loading import Loader
 from tests.models.saved_models import (
     assert_same,
@@ -212,7 +212,8 @@ def test_tensors_that_changed_places_in_a_file_of_the_same_size(tmp_path: Path) 
 def test_large_files_are_mapped_a_portion_at_a_time(
     portion: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_place, "PORTION_BYTES", portion)
+    for module in (in_place, tensor_files):
+        monkeypatch.setattr(module, "PORTION_BYTES", portion)
     folders = save(tmp_path, steps=(0,)) + save(tmp_path, steps=(1,), dtype=torch.bfloat16)
     folders += save(tmp_path, steps=(2,), max_shard_size="50KB")
     _both_on_disk(folders[0], 0)
