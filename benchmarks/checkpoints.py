@@ -75,14 +75,18 @@ def _times(
 
     The two are interleaved, on the same checkpoint, and must give the same bits.
     """
+    from geoprobe.models.hub import Fetcher
     from geoprobe.models.loading import quiet_transformers
     from geoprobe.models.series import find_series
     from geoprobe.survey import Bench, Corpora, Settings, stamps
 
     series = find_series([str(path) for path in paths]).checkpoints
+    fetcher = Fetcher()
+    no_corpus: Any = Corpora(lambda _: "text", fetcher, tokenizer)
     bench = Bench(
         Settings(
-            corpus_for=_no_text if tokenizer is None else Corpora(lambda _: "text", tokenizer),
+            corpus_for=_no_text if tokenizer is None else no_corpus,
+            fetcher=fetcher,
             plans=[],
             batch_size=1,
             memory=0,

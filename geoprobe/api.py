@@ -85,6 +85,7 @@ class Options:
         seed: Seed of whatever is drawn.
         tokenizer: Folder of a tokenizer to use instead of the checkpoints' own.
         trust_remote_code: Whether code that comes with a checkpoint may run.
+        evict: Delete weights downloaded from the hub as soon as they are measured.
     """
 
     probes: tuple[str, ...] = ("spectrum",)
@@ -100,6 +101,7 @@ class Options:
     seed: int = 0
     tokenizer: str | None = None
     trust_remote_code: bool = False
+    evict: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("sequences", 2), ("length", 2), ("batch_size", 1), ("seed", 0)):
@@ -123,13 +125,13 @@ def measure(
     """Measures a series of checkpoints, or one live module.
 
     Args:
-        series: `demo`, checkpoint folders, folders of them, .gguf files.
+        series: `demo`, checkpoint folders, folders of them, .gguf files, models of the hub.
         model: A live transformers module to measure instead of a series.
         tokenizer: The module's tokenizer; for a series the folder of one to use instead of the
             checkpoints' own.
         out: The run folder; None makes a temporary one that lives as long as the result.
         fresh: Start over where the folder holds another run.
-        select: Which checkpoints: `pattern`, `every`, `log_spaced`, `last`.
+        select: Which checkpoints: `pattern`, `every`, `log_spaced`, `last`, `revisions`.
         progress: Told how far the loop is.
         command: Recorded in the run.
         **options: Fields of `Options` and of the probes' own options (`tokens`, `conventions`,
@@ -189,6 +191,7 @@ class _Job:
         recorded = {f.name: getattr(self.options, f.name) for f in fields(self.options)}
         recorded |= self.plan_options
         recorded.pop("device")  # recorded with the environment
+        recorded.pop("evict")
         recorded["text"] = [
             Path(item).name if is_file_name(item) else f"a document of {len(item)} characters"
             for item in self.options.text
@@ -212,7 +215,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) -> Run:
-    from geoprobe.models.series import find_series
+    from geoprobe.models.series import find_series, to_download
 
     found = find_series(arguments, **select)
     for label, message in found.skipped:
@@ -225,6 +228,7 @@ def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) 
         )
     import torch
 
+    from geoprobe.models.hub import Fetcher
     from geoprobe.survey import Corpora, Settings, checkpoint_entry, survey_series
 
     options = job.options
@@ -235,16 +239,22 @@ def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) 
 
         text = (str(demo_text_path()),)
         tokenise = replace(job, options=replace(options, text=text)).tokenise
-    corpora = Corpora(tokenise, options.tokenizer, trust_remote_code=options.trust_remote_code)
+    fetcher = Fetcher(evict=options.evict)
+    corpora = Corpora(
+        tokenise, fetcher, options.tokenizer, trust_remote_code=options.trust_remote_code
+    )
     corpus = corpora(measurable[0])
     series = {
         "arguments": [Path(a).name if Path(a).exists() else a for a in arguments],
         "checkpoints": [checkpoint_entry(c, "") for c in found.checkpoints],
     }
     with job.create(corpus, device, series) as run:
+        if (download := to_download([c for c in measurable if not run.has(c.label)])) is not None:
+            job.progress.note(download)
         chosen = run.header["chosen"]
         settings = Settings(
             corpus_for=corpora,
+            fetcher=fetcher,
             plans=job.plans,
             batch_size=chosen["batch_size"],
             memory=chosen["statistics_memory"],

@@ -14,6 +14,7 @@ import torch
 
 from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
 from geoprobe.models.capture import Capture
+from geoprobe.models.hub import Fetcher
 from geoprobe.models.loading import (
     Loaded,
     Loader,
@@ -197,6 +198,7 @@ class Corpora:
 
     Args:
         tokenise: Makes the corpus with a tokenizer.
+        fetcher: Downloads the tokenizers of checkpoints on the hub.
         tokenizer: Folder of a tokenizer to use for every checkpoint, or None for their own.
         trust_remote_code: Whether code that comes with a tokenizer may run.
     """
@@ -204,11 +206,13 @@ class Corpora:
     def __init__(
         self,
         tokenise: Callable[[Any], Corpus],
+        fetcher: Fetcher,
         tokenizer: str | None = None,
         *,
         trust_remote_code: bool = False,
     ) -> None:
         self._tokenise = tokenise
+        self._fetcher = fetcher
         self._tokenizer = tokenizer
         self._trust_remote_code = trust_remote_code
         self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
@@ -216,6 +220,7 @@ class Corpora:
 
     def __call__(self, checkpoint: Checkpoint) -> Corpus:
         """The corpus for a checkpoint."""
+        self._fetcher.small(checkpoint.remote)
         if checkpoint.kind == "folder":
             folder = tokenizer_folder(checkpoint, self._tokenizer)
             stamps = tuple(
@@ -258,6 +263,7 @@ class Settings:
 
     Attributes:
         corpus_for: Gives the corpus for a checkpoint.
+        fetcher: Downloads checkpoints of the hub.
         plans: The probes and studies.
         batch_size: Sequences a batch.
         memory: Bytes that statistics may take.
@@ -270,6 +276,7 @@ class Settings:
     """
 
     corpus_for: Corpora
+    fetcher: Fetcher
     plans: Sequence[Plan]
     batch_size: int
     memory: int
@@ -348,10 +355,13 @@ def survey_series(
             if kept:
                 progress.note(_already(kept))
                 kept = 0
+            settings.fetcher.whole(checkpoint.remote)
             before = stamps(checkpoint)
             loaded, capture, corpus = bench.prepare(checkpoint)
             for following in checkpoints[position + 1 : position + 2]:
                 prefetch(following)
+                if not run.has(following.label):
+                    settings.fetcher.ahead(following.remote)
             outcome = measure_model(
                 loaded,
                 capture,
@@ -384,6 +394,8 @@ def survey_series(
             run.write_failure(checkpoint_entry(checkpoint, ""), message)
             progress.note(message)
             continue
+        finally:
+            settings.fetcher.done(checkpoint.remote)
         run.write_findings(series_findings(run, settings.plans))
     if kept:
         progress.note(_already(kept))
@@ -450,7 +462,11 @@ def checkpoint_entry(checkpoint: Checkpoint, digest: str) -> dict[str, Any]:
         "stage": checkpoint.stage,
         "epoch": checkpoint.epoch,
         "fingerprint": digest,
-    }
+    } | (
+        {}
+        if (remote := checkpoint.remote) is None
+        else {"repo": remote.repo, "revision": remote.revision, "commit": remote.commit}
+    )
 
 
 def statistics_memory(device: torch.device | None = None) -> int:

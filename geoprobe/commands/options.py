@@ -13,8 +13,8 @@ SeriesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SERIES...",
-        help="demo, a checkpoint folder, a folder of checkpoints, several of these, "
-        "or a .gguf file.",
+        help="demo, a checkpoint folder, a folder of checkpoints, several of these, a .gguf "
+        "file, or a model of the hub: org/name or org/name@revision.",
         show_default=False,
     ),
 ]
@@ -72,6 +72,23 @@ LogSpaced = Annotated[
 Last = Annotated[
     int | None,
     typer.Option("--last", help="The last N only.", rich_help_panel=_SERIES, show_default=False),
+]
+Revisions = Annotated[
+    str | None,
+    typer.Option(
+        "--revisions",
+        help="Branches and tags of a model of the hub, by a glob: 'step*'.",
+        rich_help_panel=_SERIES,
+        show_default=False,
+    ),
+]
+Evict = Annotated[
+    bool,
+    typer.Option(
+        "--evict",
+        help="Delete weights downloaded from the hub as soon as they are measured.",
+        rich_help_panel=_SERIES,
+    ),
 ]
 BatchSize = Annotated[
     int | None,

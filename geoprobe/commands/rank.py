@@ -24,8 +24,8 @@ def rank(
         list[str] | None,
         typer.Argument(
             metavar="SERIES...",
-            help="demo, a checkpoint folder, a folder of checkpoints, several of these, "
-            "or a .gguf file.",
+            help="demo, a checkpoint folder, a folder of checkpoints, several of these, a .gguf "
+            "file, or a model of the hub: org/name or org/name@revision.",
             show_default=False,
         ),
     ] = None,
@@ -93,6 +93,8 @@ def rank(
     every: o.Every = 1,
     log_spaced: o.LogSpaced = None,
     last: o.Last = None,
+    revisions: o.Revisions = None,
+    evict: o.Evict = False,
     batch_size: o.BatchSize = None,
     layers: o.Layers = None,
     sites: o.Sites = None,
@@ -147,7 +149,13 @@ def rank(
             series,
             out=out or default_out(series),
             fresh=fresh,
-            select={"pattern": pattern, "every": every, "log_spaced": log_spaced, "last": last},
+            select={
+                "pattern": pattern,
+                "every": every,
+                "log_spaced": log_spaced,
+                "last": last,
+                "revisions": revisions,
+            },
             progress=bars,
             command="rank",
             tokens=_words(tokens),
@@ -167,6 +175,7 @@ def rank(
             dtype=dtype,
             seed=seed,
             trust_remote_code=trust_remote_code,
+            evict=evict,
         )
     show(found, json=json, quiet=quiet)
     if found.failed:
@@ -194,7 +203,10 @@ def show(run: Run, *, json: bool, quiet: bool) -> None:
 
 def default_out(series: list[str]) -> Path:
     """The run folder when none is named: after the series."""
-    names = [Path(argument).resolve().name if argument != "demo" else "demo" for argument in series]
+    names = [
+        Path(argument).resolve().name if Path(argument).exists() else argument.split("/")[-1]
+        for argument in series
+    ]
     stem = re.sub(r"[^\w.-]+", "_", "+".join(names))[:80].strip("._") or "run"
     return Path("geoprobe-runs") / stem
 

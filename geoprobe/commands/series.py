@@ -19,12 +19,20 @@ def series(
     every: o.Every = 1,
     log_spaced: o.LogSpaced = None,
     last: o.Last = None,
+    revisions: o.Revisions = None,
     json: o.Json = False,
 ) -> None:
     """List the checkpoints of a series in the order in which they would be measured."""
-    from geoprobe.models.series import find_series
+    from geoprobe.models.series import find_series, to_download
 
-    found = find_series(series, pattern=pattern, every=every, log_spaced=log_spaced, last=last)
+    found = find_series(
+        series,
+        pattern=pattern,
+        every=every,
+        log_spaced=log_spaced,
+        last=last,
+        revisions=revisions,
+    )
     missing = _missing(found.checkpoints[-1])
     if json:
         rows = [
@@ -38,6 +46,8 @@ def series(
                 "epoch": c.epoch,
                 "size_bytes": c.size_bytes,
                 "incomplete": c.incomplete,
+                "commit": None if c.remote is None else c.remote.commit,
+                "download_bytes": 0 if c.remote is None else sum(n for _, n in c.remote.absent),
             }
             for c in found.checkpoints
         ]
@@ -77,6 +87,8 @@ def series(
     count = len(found.checkpoints)
     total = sum(c.size_bytes for c in found.checkpoints)
     console.print(f"{count} checkpoint{'s' if count > 1 else ''}, {total / 1e6:,.1f} MB")
+    if (download := to_download(found.checkpoints)) is not None:
+        console.print(download)
     for label, message in found.skipped:
         console.print(Text(f"skipped {label}: {message}"))
     for sentence in missing:
@@ -88,8 +100,8 @@ def _missing(newest: Checkpoint) -> list[str]:
     from geoprobe.models.layout import FAMILIES
     from geoprobe.models.weights import TOKENIZER_FILES, shown
 
-    if newest.kind == "gguf":
-        return []  # both are inside the file
+    if newest.kind == "gguf" or (newest.remote is not None and newest.remote.absent):
+        return []  # both are inside the file, or still on the hub
     found = []
     family = _family(newest)
     if family is not None and family not in FAMILIES:

@@ -6,17 +6,18 @@ terabyte of checkpoints.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from geoprobe.errors import UsageError
+from geoprobe.models import hub
 from geoprobe.models.naming import Numbers, Pattern, is_conventional, is_temporary, numbers_in
+from geoprobe.models.selection import selection
 from geoprobe.models.weights import (
     Condition,
     DamagedError,
@@ -47,6 +48,7 @@ class Checkpoint:
         epoch: Epochs done.
         size_bytes: Bytes of the weights.
         incomplete: Why it cannot be measured, as a fragment of a sentence; None when it can.
+        remote: Where on the hub it comes from; None where it does not.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Checkpoint:
     epoch: int | float | None = None
     size_bytes: int = 0
     incomplete: str | None = None
+    remote: hub.Remote | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,21 @@ class _Found:
     kind: Kind
     listed: bool  # named by the user itself, not found in a folder
     numbers: Numbers = field(default_factory=Numbers)
+    remote: hub.Remote | None = None
 
     @property
     def name(self) -> str:
+        if self.remote is not None:
+            asked = self.remote.revision
+            return asked if asked != "main" else self.remote.repo.split("/")[1]
         return self.path.stem if self.kind == "gguf" else self.path.name
+
+    @property
+    def above(self) -> list[str]:
+        """Names of the folders it is in, from the inside out."""
+        if self.remote is not None:
+            return self.remote.repo.split("/")[::-1]
+        return [p.name for p in self.path.absolute().parents]
 
 
 def find_series(
@@ -96,6 +110,7 @@ def find_series(
     every: int = 1,
     log_spaced: int | None = None,
     last: int | None = None,
+    revisions: str | None = None,
 ) -> Series:
     """Finds the checkpoints of a series and puts them in the order of training.
 
@@ -105,22 +120,30 @@ def find_series(
     at all keep the order given.
 
     Args:
-        arguments: `demo`, checkpoint folders, folders of them, .gguf files.
+        arguments: `demo`, checkpoint folders, folders of them, .gguf files, `org/name` or
+            `org/name@revision` on the hub.
         pattern: A regular expression with groups stage, step, tokens or epoch that replaces the
             naming conventions. Checkpoints in a folder that do not match it are left out.
         every: Keep every K-th checkpoint from the first on, and the last.
         log_spaced: Keep N checkpoints, evenly spaced in ln(1 + step), first and last among them.
         last: Keep the last N.
+        revisions: A glob over branches and tags: those of each model on the hub.
 
     Raises:
         UsageError: Nothing is found, the checkpoints cannot be ordered, or an option is wrong.
     """
-    select = _selection(every, log_spaced, last)
+    select = selection(every, log_spaced, last)
     rule = Pattern(pattern) if pattern is not None else None
     if not arguments:
         raise UsageError("No series was given; name a checkpoint folder, or `demo`.")
     skipped: list[tuple[str, str]] = []
-    found = _without_links([f for a in arguments for f in _expand(str(a), skipped)], skipped)
+    found = _without_links(
+        [f for a in arguments for f in _expand(str(a), skipped, revisions)], skipped
+    )
+    if revisions is not None and not any(f.remote for f in found):
+        raise UsageError(
+            f"--revisions {revisions!r} is for models of the hub (org/name), and none was given."
+        )
     found = _without_leftovers(_numbered(found, rule, skipped), skipped)
     found = _in_order(found)
     checkpoints = [
@@ -132,13 +155,18 @@ def find_series(
             step=f.numbers.step,
             tokens=f.numbers.tokens,
             epoch=f.numbers.epoch,
+            remote=f.remote,
         )
         for label, f in zip(_labels(found), found, strict=True)
     ]
-    if len(checkpoints) > 1 and _is_being_written(newest := _examine(checkpoints[-1])):
+    if (
+        len(checkpoints) > 1
+        and checkpoints[-1].remote is None
+        and _is_being_written(newest := _examine(checkpoints[-1]))
+    ):
         skipped.append((checkpoints.pop().label, f"it is being written ({newest.damage})"))
     chosen = []
-    for checkpoint in select(checkpoints):
+    for checkpoint in _with_files(select(checkpoints)):
         condition = _examine(checkpoint)
         chosen.append(
             replace(checkpoint, size_bytes=condition.size_bytes, incomplete=condition.damage)
@@ -146,15 +174,34 @@ def find_series(
     return Series(tuple(map(str, arguments)), chosen, skipped)
 
 
+def to_download(checkpoints: Sequence[Checkpoint]) -> str | None:
+    """A sentence on what must be downloaded; None when everything is here."""
+    absent = [c.remote.absent for c in checkpoints if c.remote is not None and c.remote.absent]
+    if not absent:
+        return None
+    # Revisions often share files, so this is an upper bound.
+    total = sum(size for files in absent for _, size in files)
+    revisions = f"{len(absent)} revision{'s' if len(absent) > 1 else ''}"
+    return f"{revisions} to download from the hub: {total / 1e6:,.1f} MB."
+
+
+def _with_files(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """The same, those on the hub with their files."""
+    listed = iter(hub.with_files([c.remote for c in checkpoints if c.remote is not None]))
+    return [c if c.remote is None else replace(c, remote=next(listed)) for c in checkpoints]
+
+
 def fingerprint(checkpoint: Checkpoint) -> str:
     """What identifies a checkpoint's content: a sha256 over its config.json and weights.
 
     Files above 16 MiB count by name, size, header and 256 evenly spaced blocks; see
-    `geoprobe.models.weights.digest`.
+    `geoprobe.models.weights.digest`. A revision of the hub is identified by its commit.
 
     Raises:
         OSError: A file cannot be read.
     """
+    if checkpoint.remote is not None:
+        return checkpoint.remote.commit
     try:
         return digest(checkpoint.path, checkpoint.kind)
     except DamagedError as error:
@@ -162,8 +209,18 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def _examine(checkpoint: Checkpoint) -> Condition:
-    path = checkpoint.path
-    return examine(path, checkpoint.kind, temporary=is_temporary(path.name))
+    path, remote = checkpoint.path, checkpoint.remote
+    if remote is None:
+        return examine(path, checkpoint.kind, temporary=is_temporary(path.name))
+    if remote.absent:
+        damage = None if remote.size_bytes else "it has no weights in safetensors or PyTorch files"
+        return Condition(remote.size_bytes, damage, unfinished=False, modified=0.0)
+    found = examine(path, checkpoint.kind)
+    if remote.files or found.damage is None:
+        return found
+    return replace(
+        found, damage=f"the hub cannot be reached, and the cache has too little: {found.damage}"
+    )
 
 
 def _is_being_written(condition: Condition) -> bool:
@@ -174,7 +231,7 @@ def _is_being_written(condition: Condition) -> bool:
     )
 
 
-def _expand(argument: str, skipped: list[tuple[str, str]]) -> list[_Found]:
+def _expand(argument: str, skipped: list[tuple[str, str]], revisions: str | None) -> list[_Found]:
     """The checkpoints that one argument stands for."""
     if argument == "demo":
         from geoprobe.data.demo_series import demo_folder
@@ -192,11 +249,33 @@ def _expand(argument: str, skipped: list[tuple[str, str]]) -> list[_Found]:
             f"{shown(argument)} is a file; give a checkpoint's folder, or a .gguf file."
         )
     if not is_folder:
-        hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", argument)
-        hint = "; models of the hub must be downloaded to a folder first" if hub else ""
-        raise UsageError(f"{shown(argument)}: there is no such file or folder{hint}.")
+        if (named := hub.parse(argument)) is not None:
+            return _on_hub(*named, revisions, skipped)
+        raise UsageError(
+            f"{shown(argument)}: there is no such file or folder, and models of the hub are named "
+            "org/name or org/name@revision."
+        )
     # "." and ".." have no name of their own, and a folder's name is half of what we know of it.
     return _in_folder(path if path.name not in ("", "..") else path.resolve(), skipped)
+
+
+def _on_hub(
+    repo: str, revision: str | None, pattern: str | None, skipped: list[tuple[str, str]]
+) -> list[_Found]:
+    """The revisions of a model on the hub that were asked for."""
+    several = revision is None and pattern is not None
+    found = [
+        _Found(remote.folder, "folder", listed=not several, remote=remote)
+        for remote in hub.find(repo, revision, pattern)
+    ]
+    numbered = [f for f in found if numbers_in(f.name)]
+    if several and numbered and len(numbered) < len(found):
+        # `main` is as a rule the last of the others.
+        others = [f for f in found if f not in numbered]
+        why = "no step, tokens or epoch in the name"
+        skipped += [(_safe(f.remote.revision), why) for f in others if f.remote is not None]
+        return numbered
+    return found
 
 
 def _in_folder(folder: Path, skipped: list[tuple[str, str]]) -> list[_Found]:
@@ -274,8 +353,10 @@ def _without_links(found: list[_Found], skipped: list[tuple[str, str]]) -> list[
     for f in sorted(found, key=lambda f: f.path.is_symlink()):
         real = f.path.resolve()
         first = kept.setdefault(real, f)
-        if first is not f and first.path != f.path:
-            skipped.append((_safe(f.name), f"it is the same folder as {shown(first.path)}"))
+        if first is not f and (first.path, first.remote) != (f.path, f.remote):
+            what = "folder" if f.remote is None else "commit"
+            name = first.path if first.remote is None else first.name
+            skipped.append((_safe(f.name), f"it is the same {what} as {shown(name)}"))
     return [f for f in found if kept.get(f.path.resolve()) is f]
 
 
@@ -409,85 +490,17 @@ def _safe(name: str) -> str:
 def _labels(found: Sequence[_Found]) -> list[str]:
     """Unique labels: the names, with folders above in front where names clash."""
     labels = [_safe(f.name) for f in found]
-    parents = [f.path.absolute().parents for f in found]
-    for depth in range(max(map(len, parents))):
+    above = [f.above for f in found]
+    for depth in range(max(map(len, above))):
         counts = Counter(label.casefold() for label in labels)
         if max(counts.values()) == 1:
             break
         labels = [
-            _safe(f"{p[depth].name}-{label}")
-            if counts[label.casefold()] > 1 and depth < len(p)
+            _safe(f"{a[depth]}-{label}")
+            if counts[label.casefold()] > 1 and depth < len(a)
             else label
-            for label, p in zip(labels, parents, strict=True)
+            for label, a in zip(labels, above, strict=True)
         ]
     if len({label.casefold() for label in labels}) < len(labels):
         return [f"{i}-{label}" for i, label in enumerate(labels)]
     return labels
-
-
-Selection = Callable[[list[Checkpoint]], list[Checkpoint]]
-
-
-def _selection(every: int, log_spaced: int | None, last: int | None) -> Selection:
-    """Checks the options before anything is looked for; gives what picks the checkpoints."""
-    for name, value, least in (
-        ("every", every, 1),
-        ("log-spaced", log_spaced, 2),
-        ("last", last, 1),
-    ):
-        if value is not None and value < least:
-            raise UsageError(f"--{name} {value}: give a whole number of at least {least}.")
-    given = [
-        n
-        for n, v in (
-            ("--every", every if every > 1 else None),
-            ("--log-spaced", log_spaced),
-            ("--last", last),
-        )
-        if v is not None
-    ]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} exclude each other; give one of them.")
-
-    def select(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-        if last is not None:
-            return checkpoints[-last:]
-        if log_spaced is not None:
-            return [checkpoints[i] for i in _log_spaced(checkpoints, log_spaced)]
-        kept = checkpoints[::every]
-        return kept if kept[-1] is checkpoints[-1] else [*kept, checkpoints[-1]]
-
-    return select
-
-
-def _log_spaced(checkpoints: Sequence[Checkpoint], number: int) -> list[int]:
-    """Indices of `number` checkpoints evenly spaced in ln(1 + progress), ends included."""
-    n = len(checkpoints)
-    if number >= n:
-        return list(range(n))
-    x = [math.log1p(p) for p in _progress(checkpoints)]
-    chosen = [0]
-    for k in range(1, number - 1):
-        target = x[0] + (x[-1] - x[0]) * k / (number - 1)
-        # Leaves room for those still to be chosen.
-        room = range(chosen[-1] + 1, n - (number - 1 - k))
-        chosen.append(min(room, key=lambda i: abs(x[i] - target)))
-    return [*chosen, n - 1]
-
-
-def _progress(checkpoints: Sequence[Checkpoint]) -> list[float]:
-    """Steps done (else tokens, else epochs) up to each checkpoint, added up over stages."""
-    for name in ("step", "tokens", "epoch"):
-        values = [getattr(c, name) for c in checkpoints]
-        if all(v is not None for v in values):
-            before, previous, progress = 0.0, 0.0, []
-            for value in values:
-                if value < previous:  # a stage that counts from zero again
-                    before += previous
-                previous = value
-                progress.append(before + value)
-            return progress
-    raise UsageError(
-        "--log-spaced needs the step, the tokens or the epoch of every checkpoint; "
-        "use --every or --last, or say how to read the names with --pattern."
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ Kind = Literal["folder", "gguf"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 _NAMES = (("model", "safetensors"), ("pytorch_model", "bin"))
 """Stem and ending of weight files, in the order in which transformers looks for them."""
 
@@ -81,6 +83,14 @@ def has_weights(folder: Path) -> bool:
     ) or any(_parts(folder))
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file of this name, in a checkpoint folder, holds weights."""
+    return (
+        re.fullmatch(r"(pytorch_|adapter_)?model(-\d+-of-\d+)?\.(safetensors|bin)", name)
+        is not None
+    )
+
+
 def _parts(folder: Path) -> Iterator[Path]:
     for stem, ending in _NAMES:
         yield from folder.glob(f"{stem}-*-of-*.{ending}")
@@ -100,7 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / name for name in _shards(index, ending)]
     for part in _parts(folder):
         raise DamagedError(f"{_index_of(part)} is missing")
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
         raise DamagedError(
             "it holds an adapter and not a model; merge the adapter into its base model first",
             unfinished=False,

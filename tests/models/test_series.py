@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoprobe.errors import UsageError
-from geoprobe.models.series import Checkpoint, _log_spaced, find_series
+from geoprobe.models.selection import _log_spaced
+from geoprobe.models.series import Checkpoint, find_series
 from tests.models.checkpoints import age, labels, truncate, write
 
 ORDERS = [
@@ -249,8 +250,8 @@ def test_gguf_files_are_checkpoints_and_a_folder_of_them_is_a_series(tmp_path: P
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("nothing-here", "nothing-here: there is no such file or folder.$"),
-        ("org/model", "models of the hub must be downloaded"),
+        ("nothing-here", "nothing-here: there is no such file or folder, and models of the hub"),
+        ("org/model", "org/model: there is no such folder; if it is a model of the hub"),
         ("empty", "empty has no checkpoint"),
         ("above", "there are some in out, give that"),
         ("notes.txt", "is a file; give a checkpoint's folder"),
