@@ -90,8 +90,8 @@ def find(repo: str, revision: str | None, pattern: str | None) -> list[Remote]:
             known = _cached_refs(repo)
             if not known:
                 raise UsageError(
-                    f"{repo}: the hub cannot be reached ({error}), and the cache in "
-                    f"{_cache(repo).parent} does not have it; go online, or give a folder."
+                    f"{repo}: there is no such folder; if it is a model of the hub, the hub cannot "
+                    f"be reached ({error}), and the cache in {_cache(repo).parent} has not got it."
                 ) from error
     if revision is None and pattern is not None:
         chosen = {n: c for n, c in known.items() if fnmatch.fnmatchcase(n, pattern)}
