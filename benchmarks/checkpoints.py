@@ -76,7 +76,7 @@ def _times(
     The two are interleaved, on the same checkpoint, and must give the same bits.
     """
     from geoprobe.models.hub import Fetcher
-    from geoprobe.models.loading import quiet_transformers
+    from geoprobe.models.pretrained import quiet_transformers
     from geoprobe.models.series import find_series
     from geoprobe.survey import Bench, Corpora, Settings, stamps
 

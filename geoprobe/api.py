@@ -131,7 +131,7 @@ def measure(
             checkpoints' own.
         out: The run folder; None makes a temporary one that lives as long as the result.
         fresh: Start over where the folder holds another run.
-        select: Which checkpoints: `pattern`, `every`, `log_spaced`, `last`, `revisions`.
+        select: Which checkpoints: `pattern`, `every`, `log_spaced`, `last`, `revisions`, `base`.
         progress: Told how far the loop is.
         command: Recorded in the run.
         **options: Fields of `Options` and of the probes' own options (`tokens`, `conventions`,

@@ -220,8 +220,8 @@ class Corpora:
 
     def __call__(self, checkpoint: Checkpoint) -> Corpus:
         """The corpus for a checkpoint."""
-        self._fetcher.small(checkpoint.remote)
-        if checkpoint.kind == "folder":
+        self._fetcher.small(checkpoint)
+        if checkpoint.kind != "gguf":
             folder = tokenizer_folder(checkpoint, self._tokenizer)
             stamps = tuple(
                 (str(folder / name), *state)
@@ -234,7 +234,7 @@ class Corpora:
             digest = hashlib.sha256()
             for path, *_ in stamps:
                 # A .gguf file has its tokenizer in it, and its weights, which need not be read.
-                whole = checkpoint.kind == "folder"
+                whole = checkpoint.kind != "gguf"
                 digest.update(Path(path).read_bytes() if whole else path.encode())
             self._digests[stamps] = digest.hexdigest()
         key = self._digests[stamps]
@@ -323,7 +323,7 @@ def stamps(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
     """What changes when a checkpoint's files are written anew, file by file."""
     path = checkpoint.path
     try:
-        return {"": stamp(path.stat())} if checkpoint.kind == "gguf" else stamps_in(path)
+        return stamps_in(path) if path.is_dir() else {"": stamp(path.stat())}
     except OSError as error:
         raise CheckpointError(f"{checkpoint.label}: cannot be read ({error}).") from error
 
@@ -355,13 +355,13 @@ def survey_series(
             if kept:
                 progress.note(_already(kept))
                 kept = 0
-            settings.fetcher.whole(checkpoint.remote)
+            settings.fetcher.whole(checkpoint)
             before = stamps(checkpoint)
             loaded, capture, corpus = bench.prepare(checkpoint)
             for following in checkpoints[position + 1 : position + 2]:
                 prefetch(following)
                 if not run.has(following.label):
-                    settings.fetcher.ahead(following.remote)
+                    settings.fetcher.ahead(following)
             outcome = measure_model(
                 loaded,
                 capture,
@@ -395,7 +395,7 @@ def survey_series(
             progress.note(message)
             continue
         finally:
-            settings.fetcher.done(checkpoint.remote)
+            settings.fetcher.done(checkpoint)
         run.write_findings(series_findings(run, settings.plans))
     if kept:
         progress.note(_already(kept))

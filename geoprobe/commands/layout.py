@@ -23,11 +23,11 @@ def layout(
     """
     from geoprobe.models.hub import Fetcher
     from geoprobe.models.layout import find_layout
-    from geoprobe.models.loading import empty_model
+    from geoprobe.models.pretrained import empty_model
     from geoprobe.models.series import find_series
 
     newest = find_series(series).checkpoints[-1]
-    Fetcher().small(newest.remote)
+    Fetcher().small(newest)
     found = find_layout(empty_model(newest, trust_remote_code=trust_remote_code))
     if json:
         import json as json_module

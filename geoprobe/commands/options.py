@@ -82,6 +82,16 @@ Revisions = Annotated[
         show_default=False,
     ),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        help="Model that adapters are for, or whose config.json bare state dicts (.pt, .ckpt) "
+        "follow. Default: what the adapter says, the config.json in a folder above.",
+        rich_help_panel=_SERIES,
+        show_default=False,
+    ),
+]
 Evict = Annotated[
     bool,
     typer.Option(

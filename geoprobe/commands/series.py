@@ -20,6 +20,7 @@ def series(
     log_spaced: o.LogSpaced = None,
     last: o.Last = None,
     revisions: o.Revisions = None,
+    base: o.Base = None,
     json: o.Json = False,
 ) -> None:
     """List the checkpoints of a series in the order in which they would be measured."""
@@ -32,6 +33,7 @@ def series(
         log_spaced=log_spaced,
         last=last,
         revisions=revisions,
+        base=base,
     )
     missing = _missing(found.checkpoints[-1])
     if json:
@@ -109,7 +111,9 @@ def _missing(newest: Checkpoint) -> list[str]:
             f"Models of type {shown(family)!r} ({newest.label}) are not supported; supported are "
             f"{', '.join(FAMILIES)}."
         )
-    folders = (newest.path, newest.path.absolute().parent)
+    folders = [newest.path, newest.path.absolute().parent]
+    if newest.base is not None:
+        folders += [newest.base.path, newest.base.path.parent]
     if not any((folder / name).is_file() for folder in folders for name in TOKENIZER_FILES):
         found.append(
             f"There is no tokenizer in {shown(newest.path)} or the folder above it; give its "
@@ -121,7 +125,7 @@ def _missing(newest: Checkpoint) -> list[str]:
 def _family(checkpoint: Checkpoint) -> str | None:
     """`model_type` of config.json; None where there is none to be read."""
     try:
-        config = json_module.loads((checkpoint.path / "config.json").read_bytes())
+        config = json_module.loads((checkpoint.model_folder / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return None  # the column of what cannot be measured says so
     family = config.get("model_type") if isinstance(config, dict) else None

@@ -16,10 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.weights import ADAPTER, INDEX, SINGLE, TOKENIZER_FILES, is_weights, shown
+
+if TYPE_CHECKING:
+    from geoprobe.models.series import Checkpoint
 
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^\s@]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -155,26 +158,28 @@ class Fetcher:
         self._mine: set[Path] = set()
         self._ahead: tuple[Remote, threading.Thread] | None = None
 
-    def small(self, remote: Remote | None) -> None:
+    def small(self, checkpoint: Checkpoint) -> None:
         """Downloads everything but the weights: config and tokenizer."""
-        if remote is not None:
+        for remote in _remotes(checkpoint):
             self._fetch(remote, [n for n, _ in remote.absent if not is_weights(n)])
 
-    def whole(self, remote: Remote | None) -> None:
+    def whole(self, checkpoint: Checkpoint) -> None:
         """Downloads what is missing; waits where it is on its way.
 
         Raises:
             CheckpointError: It cannot be downloaded.
         """
-        if remote is None:
-            return
-        if self._ahead is not None and self._ahead[0] == remote:
+        if self._ahead is not None and self._ahead[0] == checkpoint.remote:
             self._ahead[1].join()
             self._ahead = None
-        self._fetch(remote, [name for name, _ in remote.absent])
+        self.small(checkpoint)
+        for remote in _remotes(checkpoint):
+            if checkpoint.kind != "state":
+                self._fetch(remote, [name for name, _ in remote.absent])
 
-    def ahead(self, remote: Remote | None) -> None:
+    def ahead(self, checkpoint: Checkpoint) -> None:
         """Begins to download one in the background."""
+        remote = checkpoint.remote
         if remote is None or not remote.absent:
             return
 
@@ -188,8 +193,9 @@ class Fetcher:
         self._ahead = (remote, thread)
         thread.start()
 
-    def done(self, remote: Remote | None) -> None:
+    def done(self, checkpoint: Checkpoint) -> None:
         """Deletes the weights of a measured revision, where that was asked and they are ours."""
+        remote = checkpoint.remote
         if remote is None or not self._evict:
             return
         others = {
@@ -223,6 +229,12 @@ class Fetcher:
                     self._mine.add(remote.folder / name)
         if names:
             _remember(remote)
+
+
+def _remotes(checkpoint: Checkpoint) -> list[Remote]:
+    """What of a checkpoint, and of the model it is an adapter of, is on the hub."""
+    both = (checkpoint, *((checkpoint.base,) if checkpoint.base is not None else ()))
+    return [c.remote for c in both if c.remote is not None]
 
 
 @contextmanager

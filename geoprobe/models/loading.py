@@ -10,12 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,14 @@ from torch import nn
 
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.in_place import Plan, has_adapter, learn, require_finite
-from geoprobe.models.layout import Layout, find_layout, row_of
+from geoprobe.models.layout import Layout, find_layout
+from geoprobe.models.pretrained import (
+    from_pretrained,
+    one_line,
+    quiet_transformers,
+    require_fit,
+    transformers_failed,
+)
 from geoprobe.models.series import Checkpoint
 from geoprobe.models.tensor_files import names_in
 from geoprobe.models.weights import (
@@ -37,11 +41,6 @@ from geoprobe.models.weights import (
 
 _IRRELEVANT = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Keys of config.json that do not change the model; the precision is set by the user."""
-
-_CONSTANTS = (".inv_freq", ".masked_bias", ".position_ids", ".cos_cached", ".sin_cached")
-"""Tensors that old versions of transformers stored and newer ones compute."""
-
-_GENERATING = ("ForCausalLM", "LMHeadModel")
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Loader:
             raise CheckpointError(f"{checkpoint.label}: {error}.") from error
         except OSError as error:
             raise CheckpointError(
-                f"{checkpoint.label}: it cannot be read ({_one_line(error)})."
+                f"{checkpoint.label}: it cannot be read ({one_line(error)})."
             ) from error
         in_place = self._given is not None and self._given() is shell.model
         self._given = weakref.ref(shell.model)
@@ -147,18 +146,19 @@ class Loader:
         if condition.damage is not None:
             raise DamagedError(condition.damage)
         raw, config, files = b"", {}, []
-        if checkpoint.kind == "folder":
-            raw = (checkpoint.path / "config.json").read_bytes()
+        if checkpoint.kind != "gguf":
+            raw = (checkpoint.model_folder / "config.json").read_bytes()
             config = _parse_config(raw)
+        if checkpoint.kind == "folder":
             files = weight_files(checkpoint.path)
             names_in(files)  # what is wrong with one of them is said in its own words
         try:
-            model, info = _from_pretrained(checkpoint, config, self.dtype, self.trust_remote_code)
-        except UsageError:
+            model, info = from_pretrained(checkpoint, config, self.dtype, self.trust_remote_code)
+        except (UsageError, DamagedError):
             raise
         except Exception as error:  # a broken file or config can make transformers raise anything
-            raise DamagedError(_transformers_failed(checkpoint, error)) from error
-        _require_fit(model, info)
+            raise DamagedError(transformers_failed(checkpoint, error)) from error
+        require_fit(model, info)
         model = model.to(self.device).eval()
         model.requires_grad_(False)
         if self.device.type == "cpu":
@@ -172,35 +172,6 @@ class Loader:
         return self._shell
 
 
-def empty_model(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> nn.Module:
-    """A checkpoint's model without weights (on the meta device), from its config alone.
-
-    Raises:
-        UsageError: The config cannot be read, or the layout table does not have this family.
-    """
-    transformers: Any = import_module("transformers")
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    folder = checkpoint.path
-    if checkpoint.kind == "gguf":
-        folder, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
-    with quiet_transformers(), torch.device("meta"):
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, **options)
-            kind = getattr(transformers, row_of(config.model_type).loads_as)
-            model: nn.Module = (
-                kind.from_config(config, trust_remote_code=trust_remote_code)
-                if hasattr(kind, "from_config")
-                else kind(config)
-            )
-        except UsageError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"{checkpoint.label}: no model can be made of its config ({_one_line(error)})."
-            ) from error
-    return model
-
-
 def prefetch(checkpoint: Checkpoint) -> None:
     """Asks the system to read a checkpoint's weights ahead while another one is measured.
 
@@ -210,7 +181,8 @@ def prefetch(checkpoint: Checkpoint) -> None:
     if not hasattr(os, "posix_fadvise") or checkpoint.incomplete:
         return
     with suppress(OSError, DamagedError):
-        files = [checkpoint.path] if checkpoint.kind == "gguf" else weight_files(checkpoint.path)
+        is_folder = checkpoint.kind == "folder"
+        files = weight_files(checkpoint.path) if is_folder else [checkpoint.path]
         for path in files:
             with path.open("rb", buffering=0) as stream:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
@@ -241,7 +213,7 @@ def load_tokenizer(
             return AutoTokenizer.from_pretrained(folder, **options)
         except Exception as error:  # the tokenizers library raises bare exceptions
             raise UsageError(
-                f"The tokenizer in {shown(folder)} could not be loaded ({_one_line(error)}); "
+                f"The tokenizer in {shown(folder)} could not be loaded ({one_line(error)}); "
                 "give another with --tokenizer FOLDER."
             ) from error
 
@@ -252,11 +224,13 @@ def tokenizer_folder(checkpoint: Checkpoint, override: str | None = None) -> Pat
         folders = [Path(override)]
     else:
         folders = [checkpoint.path, checkpoint.path.parent]
+        if checkpoint.base is not None:
+            folders += [checkpoint.base.path, checkpoint.base.path.parent]
     for folder in folders:
         if any((folder / name).is_file() for name in TOKENIZER_FILES):
             return folder
     raise UsageError(
-        f"{checkpoint.label}: no tokenizer in {' or '.join(map(str, folders))}; "
+        f"{checkpoint.label}: no tokenizer in {' or '.join(map(str, dict.fromkeys(folders)))}; "
         "give its folder with --tokenizer FOLDER."
     )
 
@@ -276,84 +250,6 @@ def _parse_config(raw: bytes) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _IRRELEVANT}
 
 
-def _from_pretrained(
-    checkpoint: Checkpoint, config: dict[str, Any], dtype: torch.dtype, trust_remote_code: bool
-) -> tuple[Any, dict[str, Any]]:
-    """The model and what transformers says about the load.
-
-    A checkpoint of a bare backbone, saved without a head, is loaded as such.
-    """
-    transformers: Any = import_module("transformers")
-    path: Path = checkpoint.path
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # so that they are named
-        "trust_remote_code": trust_remote_code,
-        "weights_only": True,
-        "local_files_only": True,
-    }
-    name = "AutoModelForCausalLM"
-    if checkpoint.kind == "gguf":
-        path, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
-    else:
-        row = row_of(config.get("model_type"))
-        name = row.loads_as
-        if row.pooler:
-            options["add_pooling_layer"] = False
-    with quiet_transformers(), torch.random.fork_rng(devices=[]):
-        model, info = getattr(transformers, name).from_pretrained(path, **options)
-        architectures = config.get("architectures") or []
-        prefix = f"{getattr(model, 'base_model_prefix', '')}."
-        if (
-            name == "AutoModelForCausalLM"
-            and info["missing_keys"]
-            and not any(key.startswith(prefix) for key in info["missing_keys"])
-            and architectures
-            and not any(str(name).endswith(_GENERATING) for name in architectures)
-        ):
-            return transformers.AutoModel.from_pretrained(path, **options)  # type: ignore[no-any-return]
-    return model, info
-
-
-def _require_fit(model: nn.Module, info: dict[str, Any]) -> None:
-    """Makes sure that all weights were on disk, and all of the backbone's on disk were used.
-
-    Raises:
-        DamagedError: The weights do not fit config.json.
-    """
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    backbone: nn.Module = getattr(model, prefix, model)
-    inside = {prefix, *(name for name, _ in backbone.named_children())}
-    strangers = [
-        key
-        for key in info["unexpected_keys"]
-        if key.split(".")[0] in inside and not key.endswith(_CONSTANTS)
-    ]
-    mismatched = [str(k[0] if isinstance(k, tuple) else k) for k in info["mismatched_keys"]]
-    problems = [
-        f"{what} {', '.join(map(shown, sorted(names)[:3]))}"
-        + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for what, names in (
-            ("missing", list(info["missing_keys"])),
-            ("of another shape", mismatched),
-            ("without a place in the model", strangers),
-        )
-        if names
-    ]
-    if problems:
-        raise DamagedError("the weights do not fit config.json: " + "; ".join(problems))
-
-
-def _transformers_failed(checkpoint: Checkpoint, error: Exception) -> str:
-    if "trust_remote_code" in str(error):
-        return "it needs code that comes with it; if you trust that, give --trust-remote-code"
-    why = f"transformers could not load it ({type(error).__name__}: {_one_line(error)})"
-    if checkpoint.kind == "gguf":
-        return f"{why}; the file may be damaged"
-    return f"{why}; its files may be damaged or not fit its config.json"
-
-
 def _leave_files(model: nn.Module) -> None:
     """Gives the model memory of its own where its parameters are a mapping of a file.
 
@@ -364,31 +260,6 @@ def _leave_files(model: nn.Module) -> None:
         for tensor in [*model.parameters(), *model.buffers()]:
             if not tensor.untyped_storage().resizable():  # memory of one's own is
                 tensor.data = tensor.data.clone()
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers' own bars and warnings off the user's screen for a while."""
-    log: Any = import_module("transformers.utils.logging")
-    gguf: Any = import_module("transformers.modeling_gguf_pytorch_utils")
-    level, bars, gguf_bar = log.get_verbosity(), log.is_progress_bar_enabled(), gguf.tqdm
-    log.set_verbosity(log.CRITICAL)
-    log.disable_progress_bar()
-    gguf.tqdm = lambda items, **_: items  # this bar knows no switch
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        gguf.tqdm = gguf_bar
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def module_fingerprint(model: nn.Module) -> str:

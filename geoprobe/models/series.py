@@ -6,6 +6,7 @@ terabyte of checkpoints.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections import Counter
@@ -16,15 +17,20 @@ from pathlib import Path
 
 from geoprobe.errors import UsageError
 from geoprobe.models import hub
+from geoprobe.models.bases import with_bases
 from geoprobe.models.naming import Numbers, Pattern, is_conventional, is_temporary, numbers_in
 from geoprobe.models.selection import selection
 from geoprobe.models.weights import (
+    STATE_SUFFIXES,
     Condition,
     DamagedError,
     Kind,
     digest,
     examine,
+    foreign_format,
     has_weights,
+    is_state,
+    kind_of_folder,
     shown,
 )
 
@@ -40,8 +46,8 @@ class Checkpoint:
 
     Attributes:
         label: Its name in readings and file names: unique in the series, fit for a file name.
-        path: The folder, or the .gguf file.
-        kind: Which of the two.
+        path: The folder, or the file.
+        kind: What it is.
         stage: Training stage; in a series with stages, 1 where the name gives none.
         step: Optimiser step.
         tokens: Tokens seen.
@@ -49,6 +55,7 @@ class Checkpoint:
         size_bytes: Bytes of the weights.
         incomplete: Why it cannot be measured, as a fragment of a sentence; None when it can.
         remote: Where on the hub it comes from; None where it does not.
+        base: The model that an adapter is for, or whose config.json a bare state dict follows.
     """
 
     label: str
@@ -61,6 +68,12 @@ class Checkpoint:
     size_bytes: int = 0
     incomplete: str | None = None
     remote: hub.Remote | None = None
+    base: Checkpoint | None = None
+
+    @property
+    def model_folder(self) -> Path:
+        """Where its config.json is."""
+        return self.path if self.base is None else self.base.path
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class _Found:
         if self.remote is not None:
             asked = self.remote.revision
             return asked if asked != "main" else self.remote.repo.split("/")[1]
-        return self.path.stem if self.kind == "gguf" else self.path.name
+        return self.path.stem if self.kind in ("gguf", "state") else self.path.name
 
     @property
     def above(self) -> list[str]:
@@ -111,6 +124,7 @@ def find_series(
     log_spaced: int | None = None,
     last: int | None = None,
     revisions: str | None = None,
+    base: str | Path | None = None,
 ) -> Series:
     """Finds the checkpoints of a series and puts them in the order of training.
 
@@ -128,6 +142,7 @@ def find_series(
         log_spaced: Keep N checkpoints, evenly spaced in ln(1 + step), first and last among them.
         last: Keep the last N.
         revisions: A glob over branches and tags: those of each model on the hub.
+        base: The model that adapters are for, or whose config.json bare state dicts follow.
 
     Raises:
         UsageError: Nothing is found, the checkpoints cannot be ordered, or an option is wrong.
@@ -166,10 +181,14 @@ def find_series(
     ):
         skipped.append((checkpoints.pop().label, f"it is being written ({newest.damage})"))
     chosen = []
-    for checkpoint in _with_files(select(checkpoints)):
+    for checkpoint in with_bases(_with_files(select(checkpoints)), base):
         condition = _examine(checkpoint)
         chosen.append(
-            replace(checkpoint, size_bytes=condition.size_bytes, incomplete=condition.damage)
+            replace(
+                checkpoint,
+                size_bytes=condition.size_bytes,
+                incomplete=condition.damage or checkpoint.incomplete,
+            )
         )
     return Series(tuple(map(str, arguments)), chosen, skipped)
 
@@ -203,7 +222,13 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     if checkpoint.remote is not None:
         return checkpoint.remote.commit
     try:
-        return digest(checkpoint.path, checkpoint.kind)
+        found = digest(checkpoint.path, checkpoint.kind)
+        if checkpoint.base is not None:
+            config = checkpoint.base.path / "config.json"
+            whole = checkpoint.kind == "adapter"
+            its = fingerprint(checkpoint.base).encode() if whole else config.read_bytes()
+            found = hashlib.sha256(found.encode() + its).hexdigest()
+        return found
     except DamagedError as error:
         raise OSError(str(error)) from error
 
@@ -245,8 +270,11 @@ def _expand(argument: str, skipped: list[tuple[str, str]], revisions: str | None
     if is_file:
         if path.suffix.lower() == ".gguf":
             return [_Found(path, "gguf", listed=True)]
+        if is_state(path):
+            return [_Found(path, "state", listed=True)]
         raise UsageError(
-            f"{shown(argument)} is a file; give a checkpoint's folder, or a .gguf file."
+            f"{shown(argument)} is a file; give a checkpoint's folder, a .gguf file, or a state "
+            f"dict ({', '.join(STATE_SUFFIXES)})."
         )
     if not is_folder:
         if (named := hub.parse(argument)) is not None:
@@ -298,12 +326,16 @@ def _in_folder(folder: Path, skipped: list[tuple[str, str]]) -> list[_Found]:
         if weights:
             why = "it has weights of its own beside its checkpoints; only the checkpoints count"
             skipped.append((_safe(folder.name), why))
-        return [_Found(c, "folder", listed=False) for c in inside]
-    if is_checkpoint:
-        return [_Found(folder, "folder", listed=True)]
+        return [_Found(c, kind_of_folder(c), listed=False) for c in inside]
+    if weights or (is_checkpoint and not _states(children)):
+        return [_Found(folder, kind_of_folder(folder), listed=True)]
     files = [c for c in children if c.suffix.lower() == ".gguf" and c.is_file()]
     if files:
         return [_Found(c, "gguf", listed=len(files) == 1) for c in files]
+    if (foreign := foreign_format(folder)) is not None:
+        raise UsageError(f"{shown(folder)} cannot be measured as it is: {foreign}.")
+    if files := _states(children):
+        return [_Found(c, "state", listed=len(files) == 1) for c in files]
     deeper = [
         c.name for c in children if c.is_dir() and any(_looks_like_checkpoint(d) for d in _dirs(c))
     ]
@@ -314,6 +346,10 @@ def _in_folder(folder: Path, skipped: list[tuple[str, str]]) -> list[_Found]:
         f"{shown(folder)} has no checkpoint: neither config.json and weights, nor folders with "
         f"these, nor .gguf files{hint}."
     )
+
+
+def _states(children: Sequence[Path]) -> list[Path]:
+    return [c for c in children if is_state(c) and c.is_file()]
 
 
 def _has_config(folder: Path) -> bool:

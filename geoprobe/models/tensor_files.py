@@ -129,7 +129,9 @@ def unpickled(path: Path) -> Any:
     except UnpicklingError as error:
         raise DamagedError(
             f"{shown(path.name)} is damaged, or holds objects that only running code could make, "
-            "which is not done; save its state dict alone, best as safetensors",
+            'which is not done; if you trust it, save its weights alone with `python -c "import '
+            f"torch; f = {str(path)!r}; torch.save(torch.load(f, weights_only=False)"
+            "['state_dict'], f + '.pt')\"`",
             unfinished=False,
         ) from error
     except (RuntimeError, EOFError, ValueError) as error:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["folder", "gguf"]
+Kind = Literal["folder", "gguf", "state", "adapter"]
+"""A folder that transformers wrote, a .gguf file, a file with a state dict, PEFT's folder."""
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -68,14 +69,34 @@ class Condition:
     modified: float
 
 
-def shown(name: object) -> str:
+def shown(name: object, longest: int = 120) -> str:
     """A name fit for a sentence: file names may hold line breaks and terminal codes."""
     text = "".join(c if c.isprintable() else "?" for c in str(name))
-    return text if len(text) <= 120 else text[:117] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+STATE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+"""Endings of files that torch.save writes."""
+
+_NOT_STATES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|.*optim_states)\b.*")
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file may hold a state dict: not one of the others that trainers write."""
+    return path.suffix.lower() in STATE_SUFFIXES and not _NOT_STATES.match(path.name)
+
+
+def kind_of_folder(folder: Path) -> Kind:
+    """Whether a folder holds a model, or an adapter of one."""
+    return "adapter" if (folder / ADAPTER).is_file() and not _has_model(folder) else "folder"
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds weights of a transformers model, whole or not."""
+    """Whether a folder holds weights of a transformers model or an adapter, whole or not."""
+    return _has_model(folder) or (folder / ADAPTER).is_file()
+
+
+def _has_model(folder: Path) -> bool:
     return any(
         (folder / f"{stem}.{ending}").is_file()
         or (folder / f"{stem}.{ending}.index.json").is_file()
@@ -110,12 +131,47 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / name for name in _shards(index, ending)]
     for part in _parts(folder):
         raise DamagedError(f"{_index_of(part)} is missing")
-    if (folder / ADAPTER).is_file():
-        raise DamagedError(
-            "it holds an adapter and not a model; merge the adapter into its base model first",
-            unfinished=False,
-        )
+    if (foreign := foreign_format(folder)) is not None:
+        raise DamagedError(foreign, unfinished=False)
     raise DamagedError(f"it has no weights: neither {SINGLE} nor {INDEX}")
+
+
+def foreign_format(folder: Path) -> str | None:
+    """What a folder holds that is not measured as it is, and the command that converts it.
+
+    Returns:
+        A fragment of a sentence; None where it is nothing known.
+    """
+    fsdp = folder / "pytorch_model_fsdp_0"
+    for parts in (fsdp, folder):
+        if (parts / ".metadata").is_file() and any(parts.glob("*.distcp")):
+            command = (
+                f"accelerate merge-weights {fsdp} {folder}"
+                if parts == fsdp
+                else "python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+                f"{folder} {folder}.pt"
+            )
+            return (
+                "its weights are in PyTorch's distributed format, whose index is a pickle that may "
+                f"run code; if you trust it, convert it with `{shown(command, 400)}`"
+            )
+    if (folder / "zero_to_fp32.py").is_file() or any(folder.glob("global_step*/*_states.pt")):
+        script = folder / "zero_to_fp32.py"
+        command = f"python {script} {folder} {folder} --safe_serialization"
+        return f"its weights are in DeepSpeed's parts; convert it with `{shown(command, 400)}`"
+    return None
+
+
+def adapter_file(folder: Path) -> Path:
+    """The weights of an adapter.
+
+    Raises:
+        DamagedError: There are none.
+    """
+    for name in ("adapter_model.safetensors", "adapter_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise DamagedError("adapter_model.safetensors is missing")
 
 
 def _index_of(part: Path) -> str:
@@ -153,7 +209,7 @@ def _check_whole(path: Path) -> None:
 
     if path.stat().st_size == 0:
         raise DamagedError(f"{shown(path.name)} is empty")
-    if path.suffix == ".bin":
+    if path.suffix.lower() in STATE_SUFFIXES:
         with path.open("rb") as stream:
             zipped = stream.read(2) == b"PK"
         if zipped and not zipfile.is_zipfile(path):  # its table of contents comes last
@@ -170,17 +226,24 @@ def examine(path: Path, kind: Kind, *, temporary: bool = False) -> Condition:
     """Looks at a checkpoint's files without loading them.
 
     Args:
-        path: A checkpoint folder or a .gguf file.
-        kind: Which of the two.
+        path: A folder or a file.
+        kind: What it is.
         temporary: Whether its name is that of a save under way.
     """
-    files: list[Path] = [path] if kind == "gguf" else []
+    files: list[Path] = [path] if kind in ("gguf", "state") else []
     damage, unfinished = None, False
     try:
         if kind == "gguf":
             _check_gguf(path)
+        elif kind == "state":
+            _check_whole(path)
+        elif kind == "adapter":
+            files = [adapter_file(path)]
+            _check_folder(path, files, ADAPTER)
         else:
             if not (path / "config.json").is_file():
+                if (foreign := foreign_format(path)) is not None:
+                    raise DamagedError(foreign, unfinished=False)
                 files = [
                     f
                     for f in (*(path / ".".join(name) for name in _NAMES), *_parts(path))
@@ -190,7 +253,7 @@ def examine(path: Path, kind: Kind, *, temporary: bool = False) -> Condition:
                     "config.json is missing" if files else "it has neither config.json nor weights"
                 )
             files = weight_files(path)
-            _check_folder(path, files)
+            _check_folder(path, files, "config.json")
         if temporary:
             raise DamagedError("its name is that of a save that was not finished")
     except DamagedError as error:
@@ -205,13 +268,13 @@ def examine(path: Path, kind: Kind, *, temporary: bool = False) -> Condition:
     )
 
 
-def _check_folder(folder: Path, files: list[Path]) -> None:
+def _check_folder(folder: Path, files: list[Path], config_file: str) -> None:
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads((folder / config_file).read_text("utf-8"))
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise DamagedError("config.json is not valid JSON")
+        raise DamagedError(f"{config_file} is not valid JSON")
     for file in files:
         if not file.is_file():
             raise DamagedError(f"{shown(file.name)} is missing, which {_index_of(file)} names")
@@ -262,10 +325,15 @@ def digest(path: Path, kind: Kind) -> str:
         DamagedError: The folder has no weights.
     """
     found = hashlib.sha256()
-    files = [path] if kind == "gguf" else [path / "config.json", *weight_files(path)]
+    if kind == "folder":
+        files = [path / "config.json", *weight_files(path)]
+    elif kind == "adapter":
+        files = [path / ADAPTER, adapter_file(path)]
+    else:
+        files = [path]
     for file in files:
         size = file.stat().st_size
-        found.update(f"{'' if kind == 'gguf' else file.name}\0{size}\0".encode())
+        found.update(f"{'' if file == path else file.name}\0{size}\0".encode())
         with file.open("rb", buffering=0) as stream:
             if size <= _WHOLE_BYTES:
                 found.update(stream.read())

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoprobe.models.layout import FAMILIES
-from geoprobe.models.loading import Loader, quiet_transformers
+from geoprobe.models.loading import Loader
+from geoprobe.models.pretrained import quiet_transformers
 from geoprobe.models.series import Checkpoint
 from tests.tiny_families import tiny_model
 

@@ -151,10 +151,10 @@ def test_a_format_that_cannot_be_read_is_never_taken_for_a_save_under_way(tmp_pa
     write(tmp_path / "checkpoint-5")
     newest = write(tmp_path / "checkpoint-10")
     _no_weights(newest)
-    (newest / "adapter_config.json").write_text("{}")
+    (newest / "zero_to_fp32.py").write_text("")
     last = find_series([tmp_path]).checkpoints[-1]
     assert last.label == "checkpoint-10"
-    assert "adapter" in str(last.incomplete)
+    assert "DeepSpeed" in str(last.incomplete)
 
 
 def test_an_index_that_points_out_of_its_folder_is_refused(tmp_path: Path) -> None:
