@@ -72,6 +72,7 @@ def watch(sequences: int, tokens: list[str]) -> dict[str, Any]:
 
     capture.run(inputs, layout.sites, lambda *_: None)  # what loads late is loaded
     bare()
+    give_back()  # what loading left free on the heap would hide what the passes take
     loaded = rss()
     reset_peak()
     bare()
