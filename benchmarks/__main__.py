@@ -12,6 +12,7 @@ NAMES = {
     "overhead": "time of `rank` against the bare forward pass (SmolLM2-135M, float32, 32 x 128)",
     "checkpoints": "a further checkpoint of the same architecture",
     "memory": "peak memory",
+    "plan": "what `geoprobe plan` says against what was then measured",
     "today": "against output_hidden_states and reptrix",
 }
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["GeoprobeError", "Run", "measure", "measure_features", "measures", "open", "spectrum"]
+__all__ = [
+    "GeoprobeError",
+    "Run",
+    "measure",
+    "measure_features",
+    "measures",
+    "open",
+    "plan",
+    "spectrum",
+]
 
 _WHERE = {
     "GeoprobeError": ("geoprobe.errors", "GeoprobeError"),
@@ -22,12 +31,13 @@ _WHERE = {
     "measure_features": ("geoprobe.api", "measure_features"),
     "measures": ("geoprobe.measures", None),
     "open": ("geoprobe.api", "open_run"),
+    "plan": ("geoprobe.api", "plan"),
     "spectrum": ("geoprobe.measures", "spectrum"),
 }
 
 if TYPE_CHECKING:
     from geoprobe import measures
-    from geoprobe.api import Run, measure, measure_features
+    from geoprobe.api import Run, measure, measure_features, plan
     from geoprobe.api import open_run as open
     from geoprobe.errors import GeoprobeError
     from geoprobe.measures import spectrum

@@ -5,20 +5,20 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoprobe.errors import CheckpointError, UsageError
-from geoprobe.probes.registry import choose_plans, settle
+from geoprobe.errors import UsageError
+from geoprobe.job import Job, Options, find_ready, make_job
 from geoprobe.runs.folder import Run as RunFolder
 
 if TYPE_CHECKING:
     from torch import nn
 
     from geoprobe.data.corpus import Corpus
-    from geoprobe.probes.base import Plan
+    from geoprobe.planning import Estimate
     from geoprobe.survey import Progress
 
 _LIBRARIES = ("geoprobe", "torch", "transformers", "nnsight", "numpy", "scipy")
@@ -49,65 +49,6 @@ class Run(RunFolder):
         from geoprobe.reports.html import write_charts
 
         return list(write_charts([self], Path(directory), image))
-
-
-class _Silent:
-    """Progress for a library call: none."""
-
-    def checkpoint(self, label: str, done: int, total: int) -> None:
-        pass
-
-    def batches(self, done: int, total: int, tokens: int) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class Options:
-    """On what and how; the same words as the command line's options.
-
-    What a probe can be told besides is in its own module (`SpectrumOptions`, `AblationOptions`).
-
-    Attributes:
-        probes: Names of one-pass probes.
-        text: Files (.jsonl, .parquet, .txt), or strings that are one document each; none is the
-            demo series' own text for `demo`, and the built-in corpus for everything else.
-        field: Field of a .jsonl or .parquet document that holds its text.
-        sequences: At most this many sequences.
-        length: Tokens a sequence at most.
-        batch_size: Sequences a batch; None chooses.
-        layers: Block numbers (`0,-1`, `::4`), or None for all.
-        sites: Site names (`embed,final`), or None for all.
-        device: Where to run (`cpu`, `cuda`, `mps`); None is the best there is.
-        dtype: Precision of the weights.
-        seed: Seed of whatever is drawn.
-        tokenizer: Folder of a tokenizer to use instead of the checkpoints' own.
-        trust_remote_code: Whether code that comes with a checkpoint may run.
-        evict: Delete weights downloaded from the hub as soon as they are measured.
-    """
-
-    probes: tuple[str, ...] = ("spectrum",)
-    text: tuple[str, ...] = ()
-    field: str = "text"
-    sequences: int = 1024
-    length: int = 128
-    batch_size: int | None = None
-    layers: str | None = None
-    sites: str | None = None
-    device: str | None = None
-    dtype: str = "float32"
-    seed: int = 0
-    tokenizer: str | None = None
-    trust_remote_code: bool = False
-    evict: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("sequences", 2), ("length", 2), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise UsageError(f"--{name.replace('_', '-')} {value}: give at least {least}.")
 
 
 def measure(
@@ -143,66 +84,37 @@ def measure(
     Raises:
         UsageError: An option or the input is wrong.
     """
-    shared = {f.name for f in fields(Options)}
-    given = {n: v for n, v in options.items() if n in shared}
-    if series is not None and tokenizer is not None:
-        given["tokenizer"] = str(tokenizer)
-    settled = settle(Options, given)
-    rest = {n: v for n, v in options.items() if n not in shared}
-    plans, settled_rest = choose_plans(settled.probes, rest)
     if (series is None) == (model is None):
         raise UsageError("Give either a series or model=..., one of the two.")
-    job = _Job(settled, plans, settled_rest, out, fresh, progress or _Silent(), command)
+    if series is not None and tokenizer is not None:
+        options["tokenizer"] = str(tokenizer)
+    job = make_job(options, out=out, fresh=fresh, progress=progress, command=command)
     if model is not None:
         return _measure_module(model, tokenizer, job)
     arguments = [series] if isinstance(series, str | Path) else list(series or ())
     return _measure_series([str(a) for a in arguments], job, select or {})
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What `measure` was asked for, settled."""
+def _run_of(job: Job, corpus: Corpus, device: Any, series: dict[str, Any]) -> Run:
+    """The run, new or resumed."""
+    from geoprobe.data.corpus import is_file_name
+    from geoprobe.survey import choose_batch_size, statistics_memory
 
-    options: Options
-    plans: list[Plan]
-    plan_options: dict[str, Any]
-    out: str | Path | None
-    fresh: bool
-    progress: Progress
-    command: str
-
-    def tokenise(self, tokenizer: Any) -> Corpus:
-        """The corpus with a tokenizer."""
-        from geoprobe.data.corpus import build_corpus
-
-        return build_corpus(
-            tokenizer,
-            self.options.text or None,
-            field=self.options.field,
-            sequences=self.options.sequences,
-            length=self.options.length,
-        )
-
-    def create(self, corpus: Corpus, device: Any, series: dict[str, Any]) -> Run:
-        """The run, new or resumed."""
-        from geoprobe.data.corpus import is_file_name
-        from geoprobe.survey import choose_batch_size, statistics_memory
-
-        recorded = {f.name: getattr(self.options, f.name) for f in fields(self.options)}
-        recorded |= self.plan_options
-        recorded.pop("device")  # recorded with the environment
-        recorded.pop("evict")
-        recorded["text"] = [
-            Path(item).name if is_file_name(item) else f"a document of {len(item)} characters"
-            for item in self.options.text
-        ]
-        header = _header(self.command, recorded, corpus.describe(), series)
-        header["environment"] |= {"device": str(device), "dtype": self.options.dtype}
-        header["chosen"] = {
-            "batch_size": self.options.batch_size or choose_batch_size(self.options.length),
-            "statistics_memory": statistics_memory(device),
-        }
-        return _create(self.out, header, self.fresh)
+    recorded = {f.name: getattr(job.options, f.name) for f in fields(job.options)}
+    recorded |= job.plan_options
+    recorded.pop("device")  # recorded with the environment
+    recorded.pop("evict")
+    recorded["text"] = [
+        Path(item).name if is_file_name(item) else f"a document of {len(item)} characters"
+        for item in job.options.text
+    ]
+    header = _header(job.command, recorded, corpus.describe(), series)
+    header["environment"] |= {"device": str(device), "dtype": job.options.dtype}
+    header["chosen"] = {
+        "batch_size": job.options.batch_size or choose_batch_size(job.options.length),
+        "statistics_memory": statistics_memory(device),
+    }
+    return _create(job.out, header, job.fresh)
 
 
 def open_run(path: str | Path) -> Run:
@@ -214,41 +126,76 @@ def open_run(path: str | Path) -> Run:
     return Run.open(Path(path))
 
 
-def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) -> Run:
-    from geoprobe.models.series import find_series, to_download
+def plan(
+    series: str | Path | Sequence[str | Path],
+    *,
+    select: Mapping[str, Any] | None = None,
+    accelerator: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Estimate:
+    """Estimates what `measure` would take, from configs alone; loads no weights.
 
-    found = find_series(arguments, **select)
-    for label, message in found.skipped:
-        job.progress.note(f"{label}: {message}")
-    measurable = [c for c in found.checkpoints if not c.incomplete]
-    if not measurable:
-        raise CheckpointError(
-            "No checkpoint can be measured: "
-            + "; ".join(f"{c.label}: {c.incomplete}" for c in found.checkpoints)
-        )
+    Args:
+        series: As `measure` has it.
+        select: Which checkpoints, as `measure` has it.
+        accelerator: Name of an accelerator to estimate for besides this machine.
+        progress: Told what is left out.
+        **options: As `measure` has them.
+
+    Raises:
+        UsageError: An option or the input is wrong.
+    """
+    import numpy as np
+
+    from geoprobe.machines import ACCELERATORS
+    from geoprobe.planning import estimate
+    from geoprobe.survey import choose_batch_size, statistics_memory
+
+    if accelerator is not None and accelerator not in ACCELERATORS:
+        raise UsageError(f"--accelerator {accelerator}: known are {', '.join(ACCELERATORS)}.")
+    job = make_job(options, progress=progress)
+    arguments = [series] if isinstance(series, str | Path) else list(series)
+    ready = find_ready([str(a) for a in arguments], job, select or {})
+    try:
+        lengths = ready.corpora(ready.measurable[-1]).lengths
+    except UsageError:
+        if job.options.text or job.options.tokenizer:
+            raise
+        # Without a tokenizer: full sequences, as the built-in corpus has them.
+        ready.fetcher.small(ready.measurable[-1])
+        lengths = np.full(job.options.sequences, job.options.length)
+    return estimate(
+        ready.measurable,
+        job.plans,
+        lengths,
+        batch=min(len(lengths), job.options.batch_size or choose_batch_size(job.options.length)),
+        memory=statistics_memory(ready.device),
+        device=ready.device,
+        dtype=ready.dtype,
+        layers=job.options.layers,
+        sites=job.options.sites,
+        accelerator=accelerator,
+        trust_remote_code=job.options.trust_remote_code,
+    )
+
+
+def _measure_series(arguments: list[str], job: Job, select: Mapping[str, Any]) -> Run:
+    ready = find_ready(arguments, job, select)
     import torch
 
-    from geoprobe.models.hub import Fetcher
-    from geoprobe.survey import Corpora, Settings, checkpoint_entry, survey_series
+    from geoprobe.models.series import to_download
+    from geoprobe.survey import Settings, checkpoint_entry, survey_series
 
-    options = job.options
-    device, dtype = _device(options.device), _dtype(options.dtype)
-    tokenise = job.tokenise
-    if not options.text and arguments == ["demo"]:
-        from geoprobe.data.demo_series import demo_text_path
-
-        text = (str(demo_text_path()),)
-        tokenise = replace(job, options=replace(options, text=text)).tokenise
-    fetcher = Fetcher(evict=options.evict)
-    corpora = Corpora(
-        tokenise, fetcher, options.tokenizer, trust_remote_code=options.trust_remote_code
-    )
+    options, found, measurable = job.options, ready.found, ready.measurable
+    device, dtype = ready.device, ready.dtype
+    corpora, fetcher = ready.corpora, ready.fetcher
     corpus = corpora(measurable[0])
     series = {
         "arguments": [Path(a).name if Path(a).exists() else a for a in arguments],
         "checkpoints": [checkpoint_entry(c, "") for c in found.checkpoints],
     }
-    with job.create(corpus, device, series) as run:
+    with _run_of(job, corpus, device, series) as run:
         if (download := to_download([c for c in measurable if not run.has(c.label)])) is not None:
             job.progress.note(download)
         chosen = run.header["chosen"]
@@ -270,7 +217,7 @@ def _measure_series(arguments: list[str], job: _Job, select: Mapping[str, Any]) 
     return run
 
 
-def _measure_module(model: nn.Module, tokenizer: Any, job: _Job) -> Run:
+def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
     from geoprobe.models.loading import Loaded, module_fingerprint
@@ -306,7 +253,7 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: _Job) -> Run:
     }
     series = {"arguments": [], "checkpoints": [entry]}
     modes = {module: module.training for module in model.modules()}
-    with job.create(corpus, weights.device, series) as run:
+    with _run_of(job, corpus, weights.device, series) as run:
         if run.is_done(entry):
             return run
         if run.has("model"):
@@ -366,30 +313,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _device(name: str | None) -> Any:
-    import torch
-
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"--device {name}: this machine has no such device; leave it out or give cpu."
-        ) from error
-    return device
-
-
-def _dtype(name: str) -> Any:
-    import torch
-
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
-        raise UsageError(f"--dtype {name}: not one of {', '.join(known)}.")
-    return known[name]
 
 
 def measure_features(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geoprobe.commands import corpus, explain, export, layout, rank, report, series
+from geoprobe.commands import corpus, explain, export, layout, plan, rank, report, series
 from geoprobe.errors import GeoprobeError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("rank")(rank.rank)
 app.command("series")(series.series)
+app.command("plan")(plan.plan)
 app.command("layout")(layout.layout)
 app.command("report")(report.report)
 app.command("export")(export.export)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-_TEXT, _SERIES, _COMPUTE, _OUTPUT = "What is fed", "Which checkpoints", "How it runs", "Output"
+from geoprobe.errors import UsageError
+
+_MEASURE, _TEXT, _SERIES, _COMPUTE, _OUTPUT = (
+    "What is measured",
+    "What is fed",
+    "Which checkpoints",
+    "How it runs",
+    "Output",
+)
 
 SeriesArgument = Annotated[
     list[str],
@@ -15,6 +23,50 @@ SeriesArgument = Annotated[
         metavar="SERIES...",
         help="demo, a checkpoint folder, a folder of checkpoints, several of these, a .gguf "
         "file, or a model of the hub: org/name or org/name@revision.",
+        show_default=False,
+    ),
+]
+Tokens = Annotated[
+    str,
+    typer.Option(
+        "--tokens",
+        help="last (the last real token of a sequence), first (its first: CLS), mean, all; or "
+        "several: last,all.",
+        rich_help_panel=_MEASURE,
+    ),
+]
+Convention = Annotated[
+    str,
+    typer.Option(
+        "--convention",
+        help="exact, li2025, garrido2023, reptrix0.1, stringer; or several: exact,li2025.",
+        rich_help_panel=_MEASURE,
+    ),
+]
+DropSinks = Annotated[
+    bool,
+    typer.Option(
+        "--drop-sinks",
+        help="Also measure without attention-sink tokens: those whose residual norm exceeds "
+        "10 medians of their sequence on a pilot batch, by position and token id.",
+        rich_help_panel=_MEASURE,
+    ),
+]
+Ablate = Annotated[
+    str | None,
+    typer.Option(
+        "--ablate",
+        help="Next-token loss with the K top directions of `final` removed, and alone kept: 10,50.",
+        rich_help_panel=_MEASURE,
+        show_default=False,
+    ),
+]
+Skip = Annotated[
+    str | None,
+    typer.Option(
+        "--skip",
+        help="Leave out the costly ones: matrix_entropy,intrinsic_dim.",
+        rich_help_panel=_MEASURE,
         show_default=False,
     ),
 ]
@@ -180,3 +232,20 @@ Json = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No table, no progress.", rich_help_panel=_OUTPUT)
 ]
+
+
+def words(text: str | None) -> tuple[str, ...]:
+    """The words of a comma-separated list, each once."""
+    return tuple(dict.fromkeys(w.strip() for w in text.split(",") if w.strip())) if text else ()
+
+
+def numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """The whole numbers of a comma-separated list.
+
+    Raises:
+        UsageError: Something else is in it.
+    """
+    try:
+        return tuple(int(word) for word in words(text))
+    except ValueError:
+        raise UsageError(f"{option} {text}: give whole numbers, as in 10,50.") from None

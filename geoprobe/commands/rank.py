@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geoprobe.commands import options as o
+from geoprobe.commands.options import numbers, words
 from geoprobe.errors import UsageError
 from geoprobe.models.weights import shown
 
@@ -29,51 +30,11 @@ def rank(
             show_default=False,
         ),
     ] = None,
-    tokens: Annotated[
-        str,
-        typer.Option(
-            "--tokens",
-            help="last (the last real token of a sequence), first (its first: CLS), mean, all; or "
-            "several: last,all.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = "last",
-    convention: Annotated[
-        str,
-        typer.Option(
-            "--convention",
-            help="exact, li2025, garrido2023, reptrix0.1, stringer; or several: exact,li2025.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = "exact",
-    drop_sinks: Annotated[
-        bool,
-        typer.Option(
-            "--drop-sinks",
-            help="Also measure without attention-sink tokens: those whose residual norm exceeds "
-            "10 medians of their sequence on a pilot batch, by position and token id.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = False,
-    ablate: Annotated[
-        str | None,
-        typer.Option(
-            "--ablate",
-            help="Next-token loss with the K top directions of `final` removed, and alone kept: "
-            "10,50.",
-            rich_help_panel=_MEASURE,
-            show_default=False,
-        ),
-    ] = None,
-    skip: Annotated[
-        str | None,
-        typer.Option(
-            "--skip",
-            help="Leave out the costly ones: matrix_entropy,intrinsic_dim.",
-            rich_help_panel=_MEASURE,
-            show_default=False,
-        ),
-    ] = None,
+    tokens: o.Tokens = "last",
+    convention: o.Convention = "exact",
+    drop_sinks: o.DropSinks = False,
+    ablate: o.Ablate = None,
+    skip: o.Skip = None,
     features: Annotated[
         Path | None,
         typer.Option(
@@ -130,8 +91,8 @@ def rank(
 
         found = measure_features(
             features,
-            conventions=_words(convention),
-            skip=_words(skip),
+            conventions=words(convention),
+            skip=words(skip),
             seed=seed,
             out=out or default_out([features.stem]),
             fresh=fresh,
@@ -160,11 +121,11 @@ def rank(
             },
             progress=bars,
             command="rank",
-            tokens=_words(tokens),
-            conventions=_words(convention),
+            tokens=words(tokens),
+            conventions=words(convention),
             drop_sinks=drop_sinks,
-            ablate=_numbers("--ablate", ablate),
-            skip=_words(skip),
+            ablate=numbers("--ablate", ablate),
+            skip=words(skip),
             text=file_names(text) if text else None,
             field=field,
             sequences=sequences,
@@ -232,17 +193,6 @@ def _check_no_features(series: list[str]) -> None:
                 f"{name} is a single file; give --features {name} if it holds activations, or its "
                 "folder if it holds a model's weights."
             )
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(w.strip() for w in text.split(",") if w.strip())) if text else ()
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(text))
-    except ValueError:
-        raise UsageError(f"{option} {text}: give whole numbers, as in 10,50.") from None
 
 
 __all__: list[Any] = ["default_out", "rank", "show"]

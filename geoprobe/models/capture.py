@@ -49,6 +49,12 @@ def _with_part(whole: Tensor, half: int | None, part: Tensor) -> Tensor:
     return part.reshape(whole.shape)
 
 
+def options_of(backbone: nn.Module) -> dict[str, bool]:
+    """What a measuring pass tells a backbone besides its input: to keep no cache."""
+    takes = inspect.signature(backbone.forward).parameters
+    return {"use_cache": False} if "use_cache" in takes else {}
+
+
 class Capture:
     """Runs a model and shows its sites to observers.
 
@@ -65,8 +71,7 @@ class Capture:
             warnings.simplefilter("ignore")  # on modules that are called `output`, see `_module`
             self._wrapped = NNsight(self.backbone)
         self._order: dict[str, int] = {}
-        takes = inspect.signature(self.backbone.forward).parameters
-        self.options = {"use_cache": False} if "use_cache" in takes else {}
+        self.options = options_of(self.backbone)
 
     def run(
         self,

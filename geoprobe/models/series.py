@@ -7,10 +7,9 @@ terabyte of checkpoints.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,26 +17,19 @@ from pathlib import Path
 from geoprobe.errors import UsageError
 from geoprobe.models import hub
 from geoprobe.models.bases import with_bases
-from geoprobe.models.naming import Numbers, Pattern, is_conventional, is_temporary, numbers_in
+from geoprobe.models.finding import Found, expand, safe_name, several, without_links
+from geoprobe.models.naming import Numbers, Pattern, is_temporary, numbers_in
 from geoprobe.models.selection import selection
 from geoprobe.models.weights import (
-    STATE_SUFFIXES,
     Condition,
     DamagedError,
     Kind,
     digest,
     examine,
-    foreign_format,
-    has_weights,
-    is_state,
-    kind_of_folder,
-    shown,
 )
 
 BEING_WRITTEN_SECONDS = 600.0
 """A newest checkpoint that is incomplete and changed less than this ago is being written."""
-
-_LABEL_BYTES = 160
 
 
 @dataclass(frozen=True)
@@ -91,31 +83,6 @@ class Series:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A checkpoint before it is put in order."""
-
-    path: Path
-    kind: Kind
-    listed: bool  # named by the user itself, not found in a folder
-    numbers: Numbers = field(default_factory=Numbers)
-    remote: hub.Remote | None = None
-
-    @property
-    def name(self) -> str:
-        if self.remote is not None:
-            asked = self.remote.revision
-            return asked if asked != "main" else self.remote.repo.split("/")[1]
-        return self.path.stem if self.kind in ("gguf", "state") else self.path.name
-
-    @property
-    def above(self) -> list[str]:
-        """Names of the folders it is in, from the inside out."""
-        if self.remote is not None:
-            return self.remote.repo.split("/")[::-1]
-        return [p.name for p in self.path.absolute().parents]
-
-
 def find_series(
     arguments: Sequence[str | Path],
     *,
@@ -152,8 +119,8 @@ def find_series(
     if not arguments:
         raise UsageError("No series was given; name a checkpoint folder, or `demo`.")
     skipped: list[tuple[str, str]] = []
-    found = _without_links(
-        [f for a in arguments for f in _expand(str(a), skipped, revisions)], skipped
+    found = without_links(
+        [f for a in arguments for f in expand(str(a), skipped, revisions)], skipped
     )
     if revisions is not None and not any(f.remote for f in found):
         raise UsageError(
@@ -256,149 +223,9 @@ def _is_being_written(condition: Condition) -> bool:
     )
 
 
-def _expand(argument: str, skipped: list[tuple[str, str]], revisions: str | None) -> list[_Found]:
-    """The checkpoints that one argument stands for."""
-    if argument == "demo":
-        from geoprobe.data.demo_series import demo_folder
-
-        return _in_folder(Path(demo_folder()), skipped)
-    path = Path(argument).expanduser()
-    try:
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError):
-        is_folder = is_file = False
-    if is_file:
-        if path.suffix.lower() == ".gguf":
-            return [_Found(path, "gguf", listed=True)]
-        if is_state(path):
-            return [_Found(path, "state", listed=True)]
-        raise UsageError(
-            f"{shown(argument)} is a file; give a checkpoint's folder, a .gguf file, or a state "
-            f"dict ({', '.join(STATE_SUFFIXES)})."
-        )
-    if not is_folder:
-        if (named := hub.parse(argument)) is not None:
-            return _on_hub(*named, revisions, skipped)
-        raise UsageError(
-            f"{shown(argument)}: there is no such file or folder, and models of the hub are named "
-            "org/name or org/name@revision."
-        )
-    # "." and ".." have no name of their own, and a folder's name is half of what we know of it.
-    return _in_folder(path if path.name not in ("", "..") else path.resolve(), skipped)
-
-
-def _on_hub(
-    repo: str, revision: str | None, pattern: str | None, skipped: list[tuple[str, str]]
-) -> list[_Found]:
-    """The revisions of a model on the hub that were asked for."""
-    several = revision is None and pattern is not None
-    found = [
-        _Found(remote.folder, "folder", listed=not several, remote=remote)
-        for remote in hub.find(repo, revision, pattern)
-    ]
-    numbered = [f for f in found if numbers_in(f.name)]
-    if several and numbered and len(numbered) < len(found):
-        # `main` is as a rule the last of the others.
-        others = [f for f in found if f not in numbered]
-        why = "no step, tokens or epoch in the name"
-        skipped += [(_safe(f.remote.revision), why) for f in others if f.remote is not None]
-        return numbered
-    return found
-
-
-def _in_folder(folder: Path, skipped: list[tuple[str, str]]) -> list[_Found]:
-    """The checkpoints in a folder, or the folder itself if it is one."""
-    notes: list[tuple[str, str]] = []
-    try:
-        children = sorted(c for c in folder.iterdir() if not c.name.startswith("."))
-        inside = [c for c in children if c.is_dir() and _looks_like_checkpoint(c, notes)]
-        weights = has_weights(folder)
-    except OSError as error:
-        raise UsageError(f"{shown(folder)} cannot be read ({error.strerror or error}).") from error
-    if weights:
-        # Folders beside the weights of a model may be its parts (`2_Dense`, `onnx`).
-        inside = [c for c in inside if numbers_in(c.name)]
-    is_checkpoint = weights or _has_config(folder)
-    if is_checkpoint and not any(has_weights(c) or _has_config(c) for c in inside):
-        inside = []  # the optimiser's folders, such as `global_step500`
-    if inside:
-        skipped += notes
-        if weights:
-            why = "it has weights of its own beside its checkpoints; only the checkpoints count"
-            skipped.append((_safe(folder.name), why))
-        return [_Found(c, kind_of_folder(c), listed=False) for c in inside]
-    if weights or (is_checkpoint and not _states(children)):
-        return [_Found(folder, kind_of_folder(folder), listed=True)]
-    files = [c for c in children if c.suffix.lower() == ".gguf" and c.is_file()]
-    if files:
-        return [_Found(c, "gguf", listed=len(files) == 1) for c in files]
-    if (foreign := foreign_format(folder)) is not None:
-        raise UsageError(f"{shown(folder)} cannot be measured as it is: {foreign}.")
-    if files := _states(children):
-        return [_Found(c, "state", listed=len(files) == 1) for c in files]
-    deeper = [
-        c.name for c in children if c.is_dir() and any(_looks_like_checkpoint(d) for d in _dirs(c))
-    ]
-    if is_conventional(folder.name) and not deeper:
-        return [_Found(folder, "folder", listed=True)]
-    hint = f"; there are some in {_several(deeper)}, give that" if deeper else ""
-    raise UsageError(
-        f"{shown(folder)} has no checkpoint: neither config.json and weights, nor folders with "
-        f"these, nor .gguf files{hint}."
-    )
-
-
-def _states(children: Sequence[Path]) -> list[Path]:
-    return [c for c in children if is_state(c) and c.is_file()]
-
-
-def _has_config(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
-
-
-def _dirs(folder: Path) -> Iterator[Path]:
-    try:
-        yield from (c for c in folder.iterdir() if c.is_dir() and not c.name.startswith("."))
-    except OSError:
-        return
-
-
-def _looks_like_checkpoint(folder: Path, notes: list[tuple[str, str]] | None = None) -> bool:
-    """Weights make a checkpoint, or a name that is nothing but a checkpoint's numbers.
-
-    Args:
-        folder: A folder in a folder of checkpoints.
-        notes: Gets a word on a folder that is only nearly one.
-    """
-    if has_weights(folder):
-        return True
-    config, numbers = _has_config(folder), numbers_in(folder.name)
-    if is_conventional(folder.name):
-        # `stage1` may hold the checkpoints of that stage.
-        return config or not any(has_weights(c) for c in _dirs(folder))
-    if config and numbers:
-        return True
-    if notes is not None and config:
-        notes.append((_safe(folder.name), "it has config.json, but no weights"))
-    return False
-
-
-def _without_links(found: list[_Found], skipped: list[tuple[str, str]]) -> list[_Found]:
-    """Drops a checkpoint that is there twice: named twice, or `latest` linked to another."""
-    kept: dict[Path, _Found] = {}
-    for f in sorted(found, key=lambda f: f.path.is_symlink()):
-        real = f.path.resolve()
-        first = kept.setdefault(real, f)
-        if first is not f and (first.path, first.remote) != (f.path, f.remote):
-            what = "folder" if f.remote is None else "commit"
-            name = first.path if first.remote is None else first.name
-            skipped.append((_safe(f.name), f"it is the same {what} as {shown(name)}"))
-    return [f for f in found if kept.get(f.path.resolve()) is f]
-
-
 def _numbered(
-    found: list[_Found], rule: Pattern | None, skipped: list[tuple[str, str]]
-) -> list[_Found]:
+    found: list[Found], rule: Pattern | None, skipped: list[tuple[str, str]]
+) -> list[Found]:
     """Reads the numbers out of the names."""
     if rule is None:
         return [replace(f, numbers=numbers_in(f.name)) for f in found]
@@ -417,11 +244,11 @@ def _numbered(
             f"--pattern {rule.text!r} does not match {_names(listed)}; change the pattern, or "
             "leave that out."
         )
-    skipped += [(_safe(f.name), "its name does not match --pattern") for f in strangers]
+    skipped += [(safe_name(f.name), "its name does not match --pattern") for f in strangers]
     return numbered
 
 
-def _without_leftovers(found: list[_Found], skipped: list[tuple[str, str]]) -> list[_Found]:
+def _without_leftovers(found: list[Found], skipped: list[tuple[str, str]]) -> list[Found]:
     """Drops what an interrupted save left beside the checkpoint that it saved in the end."""
     done = {(f.path.parent, f.numbers) for f in found if not is_temporary(f.path.name)}
     kept = []
@@ -429,15 +256,15 @@ def _without_leftovers(found: list[_Found], skipped: list[tuple[str, str]]) -> l
         if not is_temporary(f.path.name) or len(found) == 1:
             kept.append(f)
         elif not f.numbers:
-            skipped.append((_safe(f.name), "it is a save under way, or left over from one"))
+            skipped.append((safe_name(f.name), "it is a save under way, or left over from one"))
         elif (f.path.parent, f.numbers) in done:
-            skipped.append((_safe(f.name), "it is left over from a save that was repeated"))
+            skipped.append((safe_name(f.name), "it is left over from a save that was repeated"))
         else:
             kept.append(f)
     return kept
 
 
-def _in_order(found: list[_Found]) -> list[_Found]:
+def _in_order(found: list[Found]) -> list[Found]:
     """Sorts by stage and number.
 
     Raises:
@@ -453,13 +280,13 @@ def _in_order(found: list[_Found]) -> list[_Found]:
             f if f.numbers.stage is not None else replace(f, numbers=replace(f.numbers, stage=1))
             for f in found
         ]
-    ordered: list[_Found] = []
+    ordered: list[Found] = []
     for stage in sorted({f.numbers.stage or 0 for f in found}):
         ordered += _in_order_within([f for f in found if (f.numbers.stage or 0) == stage])
     return ordered
 
 
-def _in_order_within(stage: list[_Found]) -> list[_Found]:
+def _in_order_within(stage: list[Found]) -> list[Found]:
     common = _common_fields(stage)
     if len(stage) > 1 and not common:
         parts = []
@@ -472,7 +299,7 @@ def _in_order_within(stage: list[_Found]) -> list[_Found]:
             parts.append(f"{_names(without)} by none")
         raise _unordered("their names count differently: " + ", ".join(parts))
 
-    def key(f: _Found) -> tuple[float, ...]:
+    def key(f: Found) -> tuple[float, ...]:
         return tuple(getattr(f.numbers, name) for name in common)
 
     stage = sorted(stage, key=key)
@@ -484,7 +311,7 @@ def _in_order_within(stage: list[_Found]) -> list[_Found]:
     return stage
 
 
-def _common_fields(found: Sequence[_Found]) -> list[str]:
+def _common_fields(found: Sequence[Found]) -> list[str]:
     return [
         name
         for name in ("step", "tokens", "epoch")
@@ -503,36 +330,21 @@ def _unordered(why: str) -> UsageError:
     )
 
 
-def _names(found: Sequence[_Found], *, parents: bool = False) -> str:
+def _names(found: Sequence[Found], *, parents: bool = False) -> str:
     clash = parents and len({f.name for f in found}) < len(found)
-    return _several([str(f.path) if clash else f.path.name for f in found])
+    return several([str(f.path) if clash else f.path.name for f in found])
 
 
-def _several(names: Sequence[str], limit: int = 6) -> str:
-    few = [shown(n) for n in names[:limit]]
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(few) + rest
-
-
-def _safe(name: str) -> str:
-    """A name as a label: fit for a file name on every system, and without markup."""
-    safe = re.sub(r"[^\w.+=@-]", "_", name).rstrip(".")
-    if len(raw := safe.encode()) > _LABEL_BYTES:
-        half = _LABEL_BYTES // 2
-        safe = f"{raw[:half].decode(errors='ignore')}_{raw[-half:].decode(errors='ignore')}"
-    return f"_{safe}" if not safe or safe.startswith((".", "-")) else safe
-
-
-def _labels(found: Sequence[_Found]) -> list[str]:
+def _labels(found: Sequence[Found]) -> list[str]:
     """Unique labels: the names, with folders above in front where names clash."""
-    labels = [_safe(f.name) for f in found]
+    labels = [safe_name(f.name) for f in found]
     above = [f.above for f in found]
     for depth in range(max(map(len, above))):
         counts = Counter(label.casefold() for label in labels)
         if max(counts.values()) == 1:
             break
         labels = [
-            _safe(f"{a[depth]}-{label}")
+            safe_name(f"{a[depth]}-{label}")
             if counts[label.casefold()] > 1 and depth < len(a)
             else label
             for label, a in zip(labels, above, strict=True)

@@ -15,7 +15,7 @@ import torch
 
 from geoprobe.errors import UsageError
 from geoprobe.measures.estimate import jackknife
-from geoprobe.probes.base import Feed, Outcome, Plan, Subject
+from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Subject, Survey
 from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
 from geoprobe.statistics.moments import GroupedMoments
@@ -51,7 +51,7 @@ def plan(options: AblationOptions) -> Plan | None:
     if not options.ablate:
         return None
     study = AblationStudy(options.ablate)
-    return Plan(study=study, check=study.check)
+    return Plan(study=study, check=study.check, cost=study.cost)
 
 
 class AblationStudy:
@@ -89,6 +89,19 @@ class AblationStudy:
             raise UsageError(
                 f"--ablate scores next tokens, but {layout.missing['logits']}; leave it out."
             )
+
+    def cost(self, survey: Survey) -> list[Cost]:
+        """Two passes, the moments of `final`, and the head for every variant."""
+        d, tokens = survey.layout.width, int(survey.lengths.sum())
+        variants = 1 + 2 * len(self.ks)
+        return [
+            Cost(
+                memory=8 * d * d,
+                reading=4 / 3 * tokens * d * d + 9.0 * d**3,  # moments and eigenvectors
+                passes=2,
+                heads=variants,
+            )
+        ]
 
     def run(self, subject: Subject) -> Outcome:
         """Measures one checkpoint in two passes over the corpus."""

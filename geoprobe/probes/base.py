@@ -64,6 +64,27 @@ class Survey:
     device: torch.device
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a probe or a study needs for one checkpoint.
+
+    Attributes:
+        site: The site it is for; empty where it is for the whole model.
+        memory: Bytes held until the readings are made.
+        watching: Floating-point operations during the pass (float64; a multiply-add is two).
+        reading: Those of the readings after it.
+        passes: Further forward passes over the corpus.
+        heads: Further evaluations of the language-model head at every token.
+    """
+
+    site: str = ""
+    memory: int = 0
+    watching: float = 0.0
+    reading: float = 0.0
+    passes: int = 0
+    heads: int = 0
+
+
 class Probe(Protocol):
     """Watches sites during the one pass over a checkpoint."""
 
@@ -145,6 +166,10 @@ class Study(Protocol):
 Findings = list[dict[str, Any]]
 
 
+def _free(_: Survey) -> list[Cost]:
+    return []
+
+
 def _nothing(_: Run) -> Findings:
     return []
 
@@ -162,9 +187,11 @@ class Plan:
         study: Runs after the pass; None for a probe.
         check: Raises a UsageError, before the pass, for options that this model cannot have.
         series: Findings about the series as far as it is measured.
+        cost: What it will need, site by site.
     """
 
     probe: Callable[[Survey], Probe] | None = None
     study: Study | None = None
     series: Callable[[Run], Findings] = _nothing
     check: Callable[[Layout], None] = _fine
+    cost: Callable[[Survey], list[Cost]] = _free

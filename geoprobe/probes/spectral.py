@@ -38,6 +38,10 @@ HEADLESS_K = 10
 """Directions that rankme_headless drops."""
 
 
+INTRINSIC_ROWS = 4096
+"""Rows behind the nearest-neighbour dimension, drawn by the seed."""
+
+
 @dataclass(frozen=True)
 class SpectrumOptions:
     """What to measure.

@@ -11,7 +11,8 @@ import torch
 
 from geoprobe.probes.base import Feed, Outcome, Plan, Survey
 from geoprobe.probes.sinks_rule import SinkRule
-from geoprobe.probes.spectral import NAME, Readings, SpectrumOptions, Tokens
+from geoprobe.probes.spectral import INTRINSIC_ROWS, NAME, Readings, SpectrumOptions, Tokens
+from geoprobe.probes.spectral_cost import choose_groups, spectrum_cost
 from geoprobe.probes.spectral_phases import phase_findings
 from geoprobe.statistics import GROUPS
 from geoprobe.statistics.moments import GroupedMoments, Rows, Sample
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoprobe.runs.reading import Key, Reading
-
-INTRINSIC_ROWS = 4096
-"""Rows behind the nearest-neighbour dimension, drawn by the seed."""
 
 ENDS = ("first", "last")
 """Token choices of one token a sequence."""
@@ -40,7 +38,11 @@ Options = SpectrumOptions
 
 def plan(options: SpectrumOptions) -> Plan:
     """The probe, and the phases it finds in a series."""
-    return Plan(probe=lambda survey: SpectrumProbe(options, survey), series=phase_findings)
+    return Plan(
+        probe=lambda survey: SpectrumProbe(options, survey),
+        series=phase_findings,
+        cost=lambda survey: spectrum_cost(options, survey),
+    )
 
 
 @dataclass
@@ -69,7 +71,7 @@ class SpectrumProbe:
         self._rule = SinkRule() if options.drop_sinks else None
         self._n = len(survey.lengths)
         self._offsets = np.concatenate([[0], np.cumsum(survey.lengths)])
-        self._groups, self._why_fewer = self._choose_groups()
+        self._groups, self._why_fewer = choose_groups(options, survey)
         total = int(self._offsets[-1])
         draw = np.random.default_rng(survey.seed)
         self._drawn = np.sort(
@@ -86,20 +88,6 @@ class SpectrumProbe:
     @property
     def _entropy(self) -> bool:
         return "matrix_entropy" not in self.options.skip
-
-    def _choose_groups(self) -> tuple[int, str]:
-        """As many jackknife groups as the memory for statistics allows."""
-        if "all" not in self.options.tokens:
-            return GROUPS, ""
-        matrices = (1 + self._entropy) * (1 + self.options.drop_sinks)
-        one = matrices * sum(8 * self.survey.layout.width_of(s) ** 2 for s in self._sites)
-        groups = next((g for g in (GROUPS, 4, 2) if g * one <= self.survey.memory), 1)
-        if groups == GROUPS:
-            return groups, ""
-        return groups, (
-            f"{GROUPS} jackknife groups would take {GROUPS * one / 2**30:.1f} GiB"
-            f" of the {self.survey.memory / 2**30:.1f} GiB for statistics"
-        )
 
     def sites(self) -> Sequence[str]:
         """Sites to watch."""
@@ -124,8 +112,7 @@ class SpectrumProbe:
         for end in ENDS:
             if end in self.options.tokens:
                 at = torch.from_numpy(_position(end, feed)).to(activations.device)
-                rows = activations[torch.arange(len(at), device=at.device), at]
-                state.rows[end].update(rows, feed.index)
+                state.rows[end].take(activations, at, feed.index)
         if "mean" in self.options.tokens:
             state.rows["mean"].update(*_means(activations, feed, None))
             if sinks is not None:

@@ -91,7 +91,8 @@ class GroupedMoments:
             self._update(rows[start : start + _CHUNK_ROWS], group % self.n_groups)
 
     def _update(self, rows: Tensor, group: int) -> None:
-        exact = _scratch(self.width, self.device)[: rows.shape[0]]
+        room = _scratch("chunk", (_CHUNK_ROWS, self.width), torch.float64, self.device)
+        exact = room[: rows.shape[0]]
         exact.copy_(rows)
         if not self.counts.any():
             self._shift.copy_(exact.mean(0))
@@ -171,13 +172,13 @@ def _cross(first: Tensor, delta: Tensor) -> Tensor:
     return outer + outer.T
 
 
-def _scratch(width: int, device: torch.device) -> Tensor:
-    """Memory for one chunk of rows in float64: one a thread, for all accumulators of a width."""
-    held: Tensor | None = getattr(_mine, "scratch", None)
-    if held is None or held.shape[1] != width or held.device != device:
+def _scratch(name: str, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory to work in: one of each name a thread, for all accumulators of a shape."""
+    held: Tensor | None = getattr(_mine, name, None)
+    if held is None or (held.shape, held.dtype, held.device) != (shape, dtype, device):
         with torch.inference_mode(False):
-            held = torch.empty(_CHUNK_ROWS, width, dtype=torch.float64, device=device)
-        _mine.scratch = held
+            held = torch.empty(shape, dtype=dtype, device=device)
+        setattr(_mine, name, held)
     return held
 
 
@@ -217,6 +218,22 @@ class Rows:
         if wide != self.values.dtype:
             self.values = self.values.to(wide)
         self.values[torch.from_numpy(index)] = rows.to("cpu", self.values.dtype)
+        self.present[index] = True
+
+    def take(self, activations: Tensor, at: Tensor, index: NDArray[np.int64]) -> None:
+        """Stores the row at time `at` (b,) of each sequence of activations (b, time, d).
+
+        Copied through memory that is there already: a temporary between two activations costs the
+        heap more than its size.
+        """
+        if activations.device.type != "cpu" or activations.dtype != self.values.dtype:
+            self.update(activations[torch.arange(len(at), device=at.device), at], index)
+            return
+        batch, time, width = activations.shape
+        rows = _scratch("rows", (batch, width), activations.dtype, activations.device)
+        flat = activations.reshape(batch * time, width)
+        torch.index_select(flat, 0, at + torch.arange(batch) * time, out=rows)
+        self.values.index_copy_(0, torch.from_numpy(index), rows)
         self.present[index] = True
 
     def merge(self, other: Rows) -> None:

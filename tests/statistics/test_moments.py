@@ -122,3 +122,15 @@ def test_merging_with_an_empty_one_changes_nothing() -> None:
     empty.merge(full)
     for moments in (full, empty):
         np.testing.assert_allclose(moments.second_moments()[0], before, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_rows_taken_out_of_activations_are_those_rows(dtype: torch.dtype) -> None:
+    activations = _data(5 * 7, 4, 5).reshape(5, 7, 4).to(dtype)
+    rows = Rows(9, 4, torch.float32)
+    at, index = torch.tensor([6, 0, 3, 3, 1]), np.array([8, 1, 0, 4, 5])
+    rows.take(activations, at, index)
+    rows.take(activations.transpose(1, 2).contiguous().transpose(1, 2), at, index)
+    for row in range(5):
+        assert torch.equal(rows.values[index[row]], activations[row, at[row]].to(rows.values.dtype))
+    assert rows.present.sum() == 5

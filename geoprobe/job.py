@@ -1,0 +1,206 @@
+"""What was asked for, settled: options, the probes' plans, the series that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.probes.registry import choose_plans, settle
+
+if TYPE_CHECKING:
+    from geoprobe.data.corpus import Corpus
+    from geoprobe.models.hub import Fetcher
+    from geoprobe.models.series import Checkpoint, Series
+    from geoprobe.probes.base import Plan
+    from geoprobe.survey import Corpora, Progress
+
+
+class Silent:
+    """Progress for a library call: none."""
+
+    def checkpoint(self, label: str, done: int, total: int) -> None:
+        """A checkpoint begins."""
+
+    def batches(self, done: int, total: int, tokens: int) -> None:
+        """A batch was measured."""
+
+    def note(self, message: str) -> None:
+        """A sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """On what and how; the same words as the command line's options.
+
+    What a probe can be told besides is in its own module (`SpectrumOptions`, `AblationOptions`).
+
+    Attributes:
+        probes: Names of one-pass probes.
+        text: Files (.jsonl, .parquet, .txt), or strings that are one document each; none is the
+            demo series' own text for `demo`, and the built-in corpus for everything else.
+        field: Field of a .jsonl or .parquet document that holds its text.
+        sequences: At most this many sequences.
+        length: Tokens a sequence at most.
+        batch_size: Sequences a batch; None chooses.
+        layers: Block numbers (`0,-1`, `::4`), or None for all.
+        sites: Site names (`embed,final`), or None for all.
+        device: Where to run (`cpu`, `cuda`, `mps`); None is the best there is.
+        dtype: Precision of the weights.
+        seed: Seed of whatever is drawn.
+        tokenizer: Folder of a tokenizer to use instead of the checkpoints' own.
+        trust_remote_code: Whether code that comes with a checkpoint may run.
+        evict: Delete weights downloaded from the hub as soon as they are measured.
+    """
+
+    probes: tuple[str, ...] = ("spectrum",)
+    text: tuple[str, ...] = ()
+    field: str = "text"
+    sequences: int = 1024
+    length: int = 128
+    batch_size: int | None = None
+    layers: str | None = None
+    sites: str | None = None
+    device: str | None = None
+    dtype: str = "float32"
+    seed: int = 0
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
+    evict: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("sequences", 2), ("length", 2), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give at least {least}.")
+
+
+def make_job(
+    options: Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    command: str = "plan",
+) -> Job:
+    """Settles options, given by name; those that are not of `Options` are the probes'."""
+    shared = {f.name for f in fields(Options)}
+    settled = settle(Options, {n: v for n, v in options.items() if n in shared})
+    rest = {n: v for n, v in options.items() if n not in shared}
+    plans, settled_rest = choose_plans(settled.probes, rest)
+    return Job(settled, plans, settled_rest, out, fresh, progress or Silent(), command)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `measure` was asked for, settled."""
+
+    options: Options
+    plans: list[Plan]
+    plan_options: dict[str, Any]
+    out: str | Path | None
+    fresh: bool
+    progress: Progress
+    command: str
+
+    def tokenise(self, tokenizer: Any) -> Corpus:
+        """The corpus with a tokenizer."""
+        from geoprobe.data.corpus import build_corpus
+
+        return build_corpus(
+            tokenizer,
+            self.options.text or None,
+            field=self.options.field,
+            sequences=self.options.sequences,
+            length=self.options.length,
+        )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A series that was found, and what its checkpoints are measured with."""
+
+    found: Series
+    measurable: list[Checkpoint]
+    corpora: Corpora
+    fetcher: Fetcher
+    device: Any
+    dtype: Any
+
+
+def find_ready(arguments: list[str], job: Job, select: Mapping[str, Any]) -> Ready:
+    """Finds the series that arguments stand for.
+
+    Raises:
+        UsageError: An argument or an option is wrong.
+        CheckpointError: None of its checkpoints can be measured.
+    """
+    from geoprobe.models.series import find_series
+
+    found = find_series(arguments, **select)
+    for label, message in found.skipped:
+        job.progress.note(f"{label}: {message}")
+    measurable = [c for c in found.checkpoints if not c.incomplete]
+    if not measurable:
+        raise CheckpointError(
+            "No checkpoint can be measured: "
+            + "; ".join(f"{c.label}: {c.incomplete}" for c in found.checkpoints)
+        )
+    from geoprobe.models.hub import Fetcher
+    from geoprobe.survey import Corpora
+
+    options = job.options
+    tokenise = job.tokenise
+    if not options.text and arguments == ["demo"]:
+        from geoprobe.data.demo_series import demo_text_path
+
+        text = (str(demo_text_path()),)
+        tokenise = replace(job, options=replace(options, text=text)).tokenise
+    fetcher = Fetcher(evict=options.evict)
+    corpora = Corpora(
+        tokenise, fetcher, options.tokenizer, trust_remote_code=options.trust_remote_code
+    )
+    return Ready(
+        found,
+        measurable,
+        corpora,
+        fetcher,
+        device_named(options.device),
+        dtype_named(options.dtype),
+    )
+
+
+def device_named(name: str | None) -> Any:
+    """The device of a name; the best there is for None.
+
+    Raises:
+        UsageError: This machine does not have it.
+    """
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"--device {name}: this machine has no such device; leave it out or give cpu."
+        ) from error
+    return device
+
+
+def dtype_named(name: str) -> Any:
+    """The precision of a name.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UsageError(f"--dtype {name}: not one of {', '.join(known)}.")
+    return known[name]

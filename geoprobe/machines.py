@@ -1,0 +1,299 @@
+"""How fast machines are: this one by a short calibration, accelerators by their data sheets."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from geoprobe.errors import GeoprobeError
+from geoprobe.models.capture import Capture, options_of
+from geoprobe.models.layout import Layout, Tap, find_layout
+from geoprobe.probes.base import Feed, Plan, Survey
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_FORWARD_BUDGET = 1.5e11
+"""Floating-point operations of a calibrating pass: a second or two on a small machine."""
+
+_LONG_ENOUGH = 0.05
+"""Seconds of a product that is worth timing."""
+
+_WATCHING_BUDGET = 5e10
+"""The same for the statistics of a calibration."""
+
+_WIDEST = 1024
+"""Statistics are calibrated at most this wide, and scaled from there."""
+
+_SHARE_OF_PEAK = 0.4
+"""Of a data sheet's rate that a forward pass is assumed to reach."""
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A device by its data sheet.
+
+    Attributes:
+        name: As `--accelerator` has it.
+        memory: Bytes.
+        half: Dense bfloat16 or float16 operations a second.
+        single: float32 operations a second outside tensor cores.
+        double: float64 operations a second, with tensor cores where it has them.
+    """
+
+    name: str
+    memory: int
+    half: float
+    single: float
+    double: float
+
+
+ACCELERATORS = {
+    a.name: a
+    for a in (
+        # NVIDIA's data sheets, dense rates.
+        Accelerator("t4", 16 * 2**30, 65e12, 8.1e12, 0.25e12),
+        Accelerator("v100", 32 * 2**30, 125e12, 15.7e12, 7.8e12),
+        Accelerator("a10g", 24 * 2**30, 70e12, 31.2e12, 0.49e12),
+        Accelerator("rtx4090", 24 * 2**30, 165e12, 82.6e12, 1.3e12),
+        Accelerator("l40s", 48 * 2**30, 362e12, 91.6e12, 1.4e12),
+        Accelerator("a100", 80 * 2**30, 312e12, 19.5e12, 19.5e12),
+        Accelerator("h100", 80 * 2**30, 989e12, 67e12, 67e12),
+        Accelerator("h200", 141 * 10**9, 989e12, 67e12, 67e12),
+        Accelerator("mi300x", 192 * 10**9, 1307e12, 163e12, 163e12),  # AMD's
+    )
+}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Floating-point operations a second.
+
+    Attributes:
+        forward: Of a forward pass.
+        watching: Of statistics while it runs.
+        reading: Of the readings after it.
+        seconds_a_batch: What watching a batch takes besides, however little it computes.
+    """
+
+    forward: float
+    watching: float
+    reading: float
+    seconds_a_batch: float = 0.0
+
+
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows how many bytes of tensors are alive beside those of a model.
+
+    On the meta device nothing is computed, and nothing is really taken.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._now = 0
+        own = [*model.parameters(), *model.buffers()]
+        self._known = {tensor.untyped_storage()._cdata: 0 for tensor in own}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1  # a question about values that are not there: no padding, nothing packed
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._known[storage._cdata] = size = storage.nbytes()
+                    self._now += size
+                    weakref.finalize(storage, self._gone, storage._cdata)
+        self.peak = max(self.peak, self._now)
+        return found
+
+    def _gone(self, key: int) -> None:
+        self._now -= self._known.pop(key, 0)
+
+
+def forward_flops(model: nn.Module, layout: Layout, batch: int, length: int) -> tuple[float, int]:
+    """Operations and peak activation bytes of one pass of the backbone, on the meta device.
+
+    Args:
+        model: A model on the meta device.
+        layout: Where its backbone is.
+        batch: Sequences.
+        length: Tokens of each.
+    """
+    backbone = model.get_submodule(layout.backbone)
+    ids = torch.zeros(batch, length, dtype=torch.long, device="meta")
+    live = _Live(model)
+    with FlopCounterMode(display=False) as flops, live, torch.no_grad():
+        backbone(input_ids=ids, **options_of(backbone))
+    return float(flops.get_total_flops()), live.peak
+
+
+def calibrate(
+    model: nn.Module,
+    layout: Layout,
+    plans: Sequence[Plan],
+    survey: Survey,
+    batch: int,
+    length: int,
+    flops: float,
+) -> Rates:
+    """Times a few blocks of this very model with random weights, and the statistics themselves.
+
+    Args:
+        model: The model on the meta device.
+        layout: Its layout.
+        plans: What is to be measured.
+        survey: What the probes will be told.
+        batch: Sequences a batch.
+        length: Tokens of each.
+        flops: Operations of a batch's forward pass.
+    """
+    forward = _forward_rate(model, layout, survey, batch, length, flops)
+    watching, reading, overhead = _statistics_rates(layout, plans, survey, batch, length)
+    return Rates(forward, watching, reading, overhead * len(survey.sites))
+
+
+def _forward_rate(
+    model: nn.Module, layout: Layout, survey: Survey, batch: int, length: int, flops: float
+) -> float:
+    depth = int(_FORWARD_BUDGET / flops * layout.depth)
+    weights = sum(p.numel() for p in model.parameters()) / max(layout.depth, 1)
+    if depth < 1 or weights > 2**27:
+        return _product_rate(survey.dtype, survey.device)
+    try:
+        small = _shallow(model, min(depth, layout.depth), survey)
+        found = find_layout(small)
+        mine, _ = forward_flops(deepcopy(small).to("meta"), found, batch, length)
+        capture = Capture(small, found)
+        draw = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, found.vocabulary, (batch, length), generator=draw)
+        inputs = {"input_ids": ids.to(survey.device), "attention_mask": torch.ones_like(ids)}
+        inputs = {name: value.to(survey.device) for name, value in inputs.items()}
+        return mine / _seconds(lambda: capture.run(inputs, found.sites, lambda *_: None))
+    except (GeoprobeError, RuntimeError, ValueError, TypeError, AttributeError):
+        return _product_rate(survey.dtype, survey.device)  # a family that cannot be made shallow
+
+
+def _shallow(model: nn.Module, depth: int, survey: Survey) -> nn.Module:
+    """The same architecture with fewer blocks and random weights."""
+    config: Any = deepcopy(model.config)
+    config.get_text_config().num_hidden_layers = depth
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:depth]
+    with torch.random.fork_rng(devices=[]), torch.device(survey.device):
+        torch.manual_seed(0)
+        small: nn.Module = type(model)(config)
+    return small.to(survey.dtype).eval().requires_grad_(False)
+
+
+def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Of a large matrix product, near which a wide model's pass runs.
+
+    The product grows until it takes long enough to tell: not every processor is fast in half
+    precision.
+    """
+    for size in (256, 512, 1024, 2048, 4096):
+        a = torch.full((1024, size), 0.01, dtype=dtype, device=device)
+        b = torch.full((size, size), 0.01, dtype=dtype, device=device)
+        seconds = _seconds(partial(torch.mm, a, b))
+        if seconds > _LONG_ENOUGH:
+            break
+    return 2.0 * 1024 * size * size / seconds
+
+
+def _statistics_rates(
+    layout: Layout, plans: Sequence[Plan], survey: Survey, batch: int, length: int
+) -> tuple[float, float, float]:
+    """Rates of watching and reading, and the seconds that watching a site's batch takes at least.
+
+    The probes themselves run on random activations of a few sites.
+    """
+    width = min(layout.width, _WIDEST)
+    threads = torch.get_num_threads()
+    names = [f"block.{i}" for i in range(min(layout.depth, max(2, threads)))]
+    small = replace(
+        layout,
+        width=width,
+        depth=len(names),
+        taps={name: Tap("", "output", width) for name in names},
+    )
+    told = replace(survey, layout=small, sites=names)
+    for sequences in (min(len(survey.lengths), max(2 * batch, 2 * width)), 2 * batch):
+        told = replace(told, lengths=np.full(sequences, length))
+        work = [cost for plan in plans if plan.probe is not None for cost in plan.cost(told)]
+        if sum(cost.watching for cost in work) < _WATCHING_BUDGET:
+            break
+    draw = torch.Generator().manual_seed(0)
+    scale = torch.arange(1, width + 1, dtype=torch.float32) ** -0.5
+    activations = torch.randn(batch, length, width, generator=draw) * scale
+    activations = activations.to(survey.device, survey.dtype)
+    watched = read = least = 0.0
+    for plan in plans:
+        if plan.probe is None:
+            continue
+        probe = plan.probe(told)
+        first = _feed(0, batch, length, survey.device)
+        for site in probe.pilot_sites():
+            probe.pilot(site, activations, first)
+        seconds = []
+        for start in range(0, sequences - batch + 1, batch):
+            feed = _feed(start, batch, length, survey.device)
+            begin = time.perf_counter()
+            with torch.inference_mode():
+                for name in names:
+                    probe.observe(name, activations, feed)
+            seconds.append(time.perf_counter() - begin)
+            activations = activations.roll(1, -2)
+        each = median(seconds) / len(names)
+        watched += each * sequences / batch * len(names)
+        least += each
+        begin = time.perf_counter()
+        probe.finish()
+        read += time.perf_counter() - begin
+    watching, reading = sum(c.watching for c in work), sum(c.reading for c in work)
+    return (
+        watching / watched if watching else float("inf"),
+        reading / read if reading else float("inf"),
+        0.0 if watching else least,
+    )
+
+
+def _feed(start: int, batch: int, length: int, device: torch.device) -> Feed:
+    ids = torch.zeros(batch, length, dtype=torch.long, device=device)
+    return Feed(ids, torch.ones_like(ids), np.arange(start, start + batch), np.full(batch, length))
+
+
+def _seconds(call: Callable[[], object], times: int = 3) -> float:
+    """Median seconds of a call, after one that warms up."""
+    call()
+    found = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - begin)
+    return median(found)
+
+
+def on_accelerator(accelerator: Accelerator, dtype: torch.dtype, here: Rates) -> Rates:
+    """What a data sheet promises, as far as passes reach it; readings stay with this processor."""
+    peak = accelerator.single if dtype == torch.float32 else accelerator.half
+    return Rates(
+        forward=_SHARE_OF_PEAK * peak,
+        watching=_SHARE_OF_PEAK * accelerator.double,
+        reading=here.reading,
+    )

@@ -1,0 +1,203 @@
+"""What a measurement will take, from configs alone: downloads, operations, memory, time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geoprobe.machines import (
+    ACCELERATORS,
+    Rates,
+    calibrate,
+    forward_flops,
+    on_accelerator,
+)
+from geoprobe.models.layout import find_layout
+from geoprobe.models.pretrained import empty_model, quiet_transformers
+from geoprobe.probes.base import Cost, Plan, Survey
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geoprobe.models.series import Checkpoint
+
+_READ_RATE = 1e9
+"""Bytes of weights that are read, cast and checked in a second."""
+
+_WORKING_MATRICES = 6
+"""Square float64 matrices that a thread holds while it makes a site's readings."""
+
+_FIRST_SECONDS, _EACH_SECONDS = 1.5, 0.05
+"""To build the model once, and to write what each checkpoint gave."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a measurement will take.
+
+    Attributes:
+        checkpoints: Number of them.
+        download: Bytes to download, at most.
+        family: Type of the model.
+        parameters: Number of parameters.
+        sequences: Sequences of each checkpoint's pass.
+        tokens: Tokens of it.
+        batch: Sequences a batch.
+        forward: Floating-point operations of a checkpoint's passes.
+        costs: What each probe needs, site by site.
+        memory: Bytes by what they are for; `peak` is the most at one time, libraries included.
+        here: Seconds by what they are for on this machine; `all` is the whole series.
+        elsewhere: The same on a named accelerator, and whether it has the memory.
+    """
+
+    checkpoints: int
+    download: int
+    family: str
+    parameters: int
+    sequences: int
+    tokens: int
+    batch: int
+    forward: float
+    costs: list[Cost]
+    memory: dict[str, int]
+    here: dict[str, float]
+    elsewhere: dict[str, Any] | None
+
+    @property
+    def watching(self) -> float:
+        """Floating-point operations of a checkpoint's statistics during the pass."""
+        return sum(cost.watching for cost in self.costs)
+
+    @property
+    def reading(self) -> float:
+        """Those of its readings."""
+        return sum(cost.reading for cost in self.costs)
+
+
+def estimate(
+    checkpoints: Sequence[Checkpoint],
+    plans: Sequence[Plan],
+    lengths: NDArray[np.int64],
+    *,
+    batch: int,
+    memory: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    layers: str | None = None,
+    sites: str | None = None,
+    accelerator: str | None = None,
+    trust_remote_code: bool = False,
+) -> Estimate:
+    """Estimates a series' measurement by its newest checkpoint.
+
+    Args:
+        checkpoints: The series; configs must be here, weights need not.
+        plans: What is to be measured.
+        lengths: Tokens of each sequence (n,).
+        batch: Sequences a batch.
+        memory: Bytes that statistics may take.
+        device: Where the model will run.
+        dtype: Precision of the weights.
+        layers: Blocks to watch, as `--layers` has them.
+        sites: Sites to watch, as `--sites` has them.
+        accelerator: A name in `ACCELERATORS` to estimate for as well.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+
+    Raises:
+        UsageError: The config or an option is wrong.
+    """
+    libraries = int(import_module("psutil").Process().memory_info().rss)
+    newest = checkpoints[-1]
+    model = empty_model(newest, trust_remote_code=trust_remote_code)
+    # Some kernels of mixtures of experts exist in bfloat16 alone; operations are as many.
+    model = model.to(torch.bfloat16)
+    layout = find_layout(model)
+    for plan in plans:
+        plan.check(layout)
+    chosen = layout.select(layers=layers, sites=sites)
+    survey = Survey(layout, chosen, lengths, 0, memory, dtype, device)
+    costs = [cost for plan in plans for cost in plan.cost(survey)]
+    longest = int(lengths.max())
+    with quiet_transformers():
+        flops, live = forward_flops(model, layout, batch, longest)
+        rates = calibrate(model, layout, plans, survey, batch, longest, flops)
+    tokens = int(lengths.sum())
+    batches = -(-len(lengths) // batch)
+    # A batch is as wide as its longest sequence.
+    padded = sum(
+        int(part.max()) * len(part) for part in np.array_split(lengths, batches) if len(part)
+    )
+    passes = (any(plan.probe is not None for plan in plans)) + sum(c.passes for c in costs)
+    head = 2.0 * layout.width * layout.vocabulary * tokens * sum(c.heads for c in costs)
+    forward = flops / (batch * longest) * padded * passes + head
+    parameters = sum(p.numel() for p in model.parameters())
+    found = _memory(checkpoints, parameters, live, costs, survey, libraries)
+    download = sum(size for c in checkpoints if c.remote is not None for _, size in c.remote.absent)
+
+    def seconds(rates: Rates) -> dict[str, float]:
+        each = {
+            "load": parameters * dtype.itemsize / _READ_RATE,
+            "forward": forward / rates.forward,
+            "watching": sum(c.watching for c in costs) / rates.watching
+            + rates.seconds_a_batch * batches,
+            "readings": sum(c.reading for c in costs) / rates.reading,
+        }
+        one = sum(each.values()) + _EACH_SECONDS
+        return {**each, "checkpoint": one, "all": one * len(checkpoints) + _FIRST_SECONDS}
+
+    elsewhere: dict[str, Any] | None = None
+    if accelerator is not None:
+        device_of = ACCELERATORS[accelerator]
+        needs = found["peak"] - found["libraries"]
+        elsewhere = {
+            "name": accelerator,
+            **seconds(on_accelerator(device_of, dtype, rates)),
+            "memory": device_of.memory,
+            "fits": needs <= device_of.memory,
+        }
+    return Estimate(
+        checkpoints=len(checkpoints),
+        download=download,
+        family=layout.family,
+        parameters=parameters,
+        sequences=len(lengths),
+        tokens=tokens,
+        batch=batch,
+        forward=forward,
+        costs=costs,
+        memory=found,
+        here=seconds(rates),
+        elsewhere=elsewhere,
+    )
+
+
+def _memory(
+    checkpoints: Sequence[Checkpoint],
+    parameters: int,
+    live: int,
+    costs: Sequence[Cost],
+    survey: Survey,
+    libraries: int,
+) -> dict[str, int]:
+    """Bytes of one checkpoint's measurement; the peak is while loading or while measuring."""
+    weights = parameters * survey.dtype.itemsize
+    on_disk = max(c.size_bytes for c in checkpoints)
+    activations = live // 2 * survey.dtype.itemsize  # counted in bfloat16
+    statistics = sum(cost.memory for cost in costs)
+    widest = max((survey.layout.width_of(s) for s in survey.sites), default=survey.layout.width)
+    working = _WORKING_MATRICES * 8 * widest**2 * torch.get_num_threads()
+    loading = weights + on_disk
+    measuring = weights + statistics + max(activations, working)
+    return {
+        "libraries": libraries,
+        "weights": weights,
+        "activations": activations,
+        "statistics": statistics,
+        "readings": working,
+        "peak": libraries + max(loading, measuring),
+    }
