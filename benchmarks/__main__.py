@@ -13,6 +13,7 @@ NAMES = {
     "checkpoints": "a further checkpoint of the same architecture",
     "memory": "peak memory",
     "plan": "what `geoprobe plan` says against what was then measured",
+    "precision": "what bfloat16 does to every reading",
     "today": "against output_hidden_states and reptrix",
 }
 

@@ -75,10 +75,11 @@ def _times(
 
     The two are interleaved, on the same checkpoint, and must give the same bits.
     """
+    from geoprobe.corpora import Corpora, stamps
     from geoprobe.models.hub import Fetcher
     from geoprobe.models.pretrained import quiet_transformers
     from geoprobe.models.series import find_series
-    from geoprobe.survey import Bench, Corpora, Settings, stamps
+    from geoprobe.survey import Bench, Settings
 
     series = find_series([str(path) for path in paths]).checkpoints
     fetcher = Fetcher()

@@ -11,11 +11,12 @@ from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.probes.registry import choose_plans, settle
 
 if TYPE_CHECKING:
+    from geoprobe.corpora import Corpora
     from geoprobe.data.corpus import Corpus
     from geoprobe.models.hub import Fetcher
     from geoprobe.models.series import Checkpoint, Series
     from geoprobe.probes.base import Plan
-    from geoprobe.survey import Corpora, Progress
+    from geoprobe.survey import Progress
 
 
 class Silent:
@@ -148,8 +149,8 @@ def find_ready(arguments: list[str], job: Job, select: Mapping[str, Any]) -> Rea
             "No checkpoint can be measured: "
             + "; ".join(f"{c.label}: {c.incomplete}" for c in found.checkpoints)
         )
+    from geoprobe.corpora import Corpora
     from geoprobe.models.hub import Fetcher
-    from geoprobe.survey import Corpora
 
     options = job.options
     tokenise = job.tokenise

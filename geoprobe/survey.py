@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
+from geoprobe.corpora import Corpora, stamps
 from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
 from geoprobe.models.capture import Capture
 from geoprobe.models.hub import Fetcher
 from geoprobe.models.loading import (
     Loaded,
     Loader,
-    load_tokenizer,
     prefetch,
-    tokenizer_folder,
 )
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
-from geoprobe.models.weights import TOKENIZER_FILES
 from geoprobe.probes.base import Feed, Outcome, Plan, Probe, Subject, Survey
 from geoprobe.statistics import GROUPS
 from geoprobe.statistics.memory import give_back
@@ -193,70 +188,6 @@ def _pilot(
         capture.run({"input_ids": feed.input_ids, "attention_mask": feed.mask}, wanted, observe)
 
 
-class Corpora:
-    """The corpus as each checkpoint's tokenizer has it; tokenised once a tokenizer.
-
-    Args:
-        tokenise: Makes the corpus with a tokenizer.
-        fetcher: Downloads the tokenizers of checkpoints on the hub.
-        tokenizer: Folder of a tokenizer to use for every checkpoint, or None for their own.
-        trust_remote_code: Whether code that comes with a tokenizer may run.
-    """
-
-    def __init__(
-        self,
-        tokenise: Callable[[Any], Corpus],
-        fetcher: Fetcher,
-        tokenizer: str | None = None,
-        *,
-        trust_remote_code: bool = False,
-    ) -> None:
-        self._tokenise = tokenise
-        self._fetcher = fetcher
-        self._tokenizer = tokenizer
-        self._trust_remote_code = trust_remote_code
-        self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
-        self._known: dict[str, Corpus] = {}
-
-    def __call__(self, checkpoint: Checkpoint) -> Corpus:
-        """The corpus for a checkpoint."""
-        self._fetcher.small(checkpoint)
-        if checkpoint.kind != "gguf":
-            folder = tokenizer_folder(checkpoint, self._tokenizer)
-            stamps = tuple(
-                (str(folder / name), *state)
-                for name, state in sorted(stamps_in(folder).items())
-                if "token" in name or name in TOKENIZER_FILES
-            )
-        else:
-            stamps = ((str(checkpoint.path), *stamp(checkpoint.path.stat())),)
-        if stamps not in self._digests:
-            digest = hashlib.sha256()
-            for path, *_ in stamps:
-                # A .gguf file has its tokenizer in it, and its weights, which need not be read.
-                whole = checkpoint.kind != "gguf"
-                digest.update(Path(path).read_bytes() if whole else path.encode())
-            self._digests[stamps] = digest.hexdigest()
-        key = self._digests[stamps]
-        if key not in self._known:
-            tokenizer = load_tokenizer(
-                checkpoint, self._tokenizer, trust_remote_code=self._trust_remote_code
-            )
-            self._known[key] = self._tokenise(tokenizer)
-        return self._known[key]
-
-
-def stamp(state: os.stat_result) -> tuple[int, int]:
-    """Size and time of the last change of a file: what changes when it is written anew."""
-    return state.st_size, state.st_mtime_ns
-
-
-def stamps_in(folder: Path) -> dict[str, tuple[int, int]]:
-    """The stamp of every file in a folder."""
-    with os.scandir(folder) as entries:
-        return {entry.name: stamp(entry.stat()) for entry in entries if entry.is_file()}
-
-
 @dataclass(frozen=True)
 class Settings:
     """How a series is measured.
@@ -319,15 +250,6 @@ class Bench:
         return loaded, self._capture, corpus
 
 
-def stamps(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
-    """What changes when a checkpoint's files are written anew, file by file."""
-    path = checkpoint.path
-    try:
-        return stamps_in(path) if path.is_dir() else {"": stamp(path.stat())}
-    except OSError as error:
-        raise CheckpointError(f"{checkpoint.label}: cannot be read ({error}).") from error
-
-
 def survey_series(
     checkpoints: Sequence[Checkpoint], settings: Settings, run: Run, progress: Progress
 ) -> None:
@@ -342,6 +264,7 @@ def survey_series(
         progress: Told how far the loop is.
     """
     bench = Bench(settings)
+    batch_size = settings.batch_size
     kept = 0
     for position, checkpoint in enumerate(checkpoints):
         progress.checkpoint(checkpoint.label, position, len(checkpoints))
@@ -362,18 +285,10 @@ def survey_series(
                 prefetch(following)
                 if not run.has(following.label):
                     settings.fetcher.ahead(following)
-            outcome = measure_model(
-                loaded,
-                capture,
-                corpus,
-                settings.plans,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-                memory=settings.memory,
-                layers=settings.layers,
-                sites=settings.sites,
-                tick=progress.batches,
-            ).named(checkpoint.label)
+            outcome, batch_size = _with_room(
+                loaded, capture, corpus, settings, batch_size, progress
+            )
+            outcome = outcome.named(checkpoint.label)
             entry = {
                 **describe(checkpoint),
                 "corpus": corpus.fingerprint,
@@ -402,6 +317,58 @@ def survey_series(
     # Also where nothing was left to do: a kill may have come between a checkpoint and this.
     run.write_findings(series_findings(run, settings.plans))
     progress.checkpoint("", len(checkpoints), len(checkpoints))
+
+
+def _with_room(
+    loaded: Loaded,
+    capture: Capture,
+    corpus: Corpus,
+    settings: Settings,
+    batch_size: int,
+    progress: Progress,
+) -> tuple[Outcome, int]:
+    """One checkpoint's outcome, in batches of half the size whenever memory runs out.
+
+    Readings do not depend on the batch size but for rounding.
+
+    Raises:
+        CheckpointError: Memory runs out on single sequences, too.
+    """
+    while True:
+        try:
+            outcome = measure_model(
+                loaded,
+                capture,
+                corpus,
+                settings.plans,
+                batch_size=batch_size,
+                seed=settings.seed,
+                memory=settings.memory,
+                layers=settings.layers,
+                sites=settings.sites,
+                tick=progress.batches,
+            )
+            return outcome, batch_size
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if batch_size == 1:
+                raise CheckpointError(
+                    "memory ran out on single sequences; give a smaller --length, fewer sites "
+                    "(--layers, --sites), or --dtype bfloat16."
+                ) from error
+        batch_size = max(1, batch_size // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        progress.note(f"Memory ran out; going on with {batch_size} sequences a batch.")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether an error is one of no memory: each backend has its own."""
+    seen = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, MemoryError) or any(
+        words in seen for words in ("out of memory", "outofmemory", "can't allocate memory")
+    )
 
 
 def _already(count: int) -> str:

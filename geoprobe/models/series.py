@@ -21,6 +21,7 @@ from geoprobe.models.finding import Found, expand, safe_name, several, without_l
 from geoprobe.models.naming import Numbers, Pattern, is_temporary, numbers_in
 from geoprobe.models.selection import selection
 from geoprobe.models.weights import (
+    ADAPTER,
     Condition,
     DamagedError,
     Kind,
@@ -174,7 +175,20 @@ def to_download(checkpoints: Sequence[Checkpoint]) -> str | None:
 def _with_files(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     """The same, those on the hub with their files."""
     listed = iter(hub.with_files([c.remote for c in checkpoints if c.remote is not None]))
-    return [c if c.remote is None else replace(c, remote=next(listed)) for c in checkpoints]
+    found = [c if c.remote is None else replace(c, remote=next(listed)) for c in checkpoints]
+    return [_as_adapter(c) if _is_adapter(c.remote) else c for c in found]
+
+
+def _is_adapter(remote: hub.Remote | None) -> bool:
+    names = {name for name, _ in remote.files} if remote is not None else set()
+    return ADAPTER in names and "config.json" not in names
+
+
+def _as_adapter(checkpoint: Checkpoint) -> Checkpoint:
+    """An adapter on the hub, with the small file that says which model it is for."""
+    found = replace(checkpoint, kind="adapter")
+    hub.Fetcher().small(found)
+    return found
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

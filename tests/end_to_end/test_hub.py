@@ -16,7 +16,7 @@ from geoprobe.errors import UsageError
 from geoprobe.models.series import find_series
 from tests.conftest import tiny_text, tiny_tokenizer
 from tests.hub_for_tests import Hub, serving
-from tests.models.saved_models import save
+from tests.models.saved_models import reference, save
 from tests.models.test_pickles import pickle
 
 MODEL = "org/tiny"
@@ -199,3 +199,18 @@ def test_a_revision_without_weights_is_said_and_the_others_go_on(hub: Hub, text:
     run = geoprobe.measure(MODEL, text=str(text), select={"revisions": "step*"})
     assert run.labels == ["step1", "step2"]
     assert "no weights in safetensors" in str(run.failed)
+
+
+def test_an_adapter_on_the_hub_finds_its_base_there(hub: Hub, text: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = hub.models[MODEL]["step0"]
+    hub.models["org/base"] = {"main": base}
+    adapted = peft.get_peft_model(reference(base), peft.LoraConfig(target_modules=["q_proj"]))
+    adapted.peft_config["default"].base_model_name_or_path = "org/base"
+    folder = tmp_path / "hub" / "adapter"
+    adapted.save_pretrained(folder)
+    hub.models["org/adapter"] = {"main": folder}
+    merged = geoprobe.measure("org/adapter", text=str(text))
+    assert merged.labels == ["adapter"]
+    plain = geoprobe.measure("org/base", text=str(text))  # B is zero: the adapter changes nothing
+    assert merged.readings["value"].equals(plain.readings["value"])
