@@ -33,7 +33,9 @@ def run() -> list[Line]:
         )
         for dtype in ("float32", "bfloat16")
     )
-    both = exact.join(half, on=["measure", "site", "keys", "convention"], suffix="_half")
+    both = exact.join(
+        half, on=["measure", "site", "tokens", "k", "convention"], suffix="_half", nulls_equal=True
+    )
     moved = (pl.col("value_half") - pl.col("value")).abs()
     worst = (
         both.with_columns(relative=moved / pl.col("value").abs(), errors=moved / pl.col("stderr"))

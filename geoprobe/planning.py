@@ -17,9 +17,11 @@ from geoprobe.machines import (
     forward_flops,
     on_accelerator,
 )
+from geoprobe.models.hub import absent_of
 from geoprobe.models.layout import find_layout
 from geoprobe.models.pretrained import empty_model, quiet_transformers
 from geoprobe.probes.base import Cost, Plan, Survey
+from geoprobe.survey import check_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,10 +121,11 @@ def estimate(
     layout = find_layout(model)
     for plan in plans:
         plan.check(layout)
+    longest = int(lengths.max())
+    check_length(layout, longest)
     chosen = layout.select(layers=layers, sites=sites)
     survey = Survey(layout, chosen, lengths, 0, memory, dtype, device)
     costs = [cost for plan in plans for cost in plan.cost(survey)]
-    longest = int(lengths.max())
     with quiet_transformers():
         flops, live = forward_flops(model, layout, batch, longest)
         rates = calibrate(model, layout, plans, survey, batch, longest, flops)
@@ -137,7 +140,7 @@ def estimate(
     forward = flops / (batch * longest) * padded * passes + head
     parameters = sum(p.numel() for p in model.parameters())
     found = _memory(checkpoints, parameters, live, costs, survey, libraries)
-    download = sum(size for c in checkpoints if c.remote is not None for _, size in c.remote.absent)
+    download = sum(absent_of(checkpoints).values())
 
     def seconds(rates: Rates) -> dict[str, float]:
         each = {

@@ -110,7 +110,7 @@ def measure_model(
     for plan in plans:
         plan.check(loaded.layout)
     chosen = loaded.layout.select(layers=layers, sites=sites)
-    warning = _check_length(loaded.layout, int(corpus.lengths.max()))
+    warning = check_length(loaded.layout, int(corpus.lengths.max()))
     survey = Survey(loaded.layout, chosen, corpus.lengths, seed, memory, weights.dtype, device)
     probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
     watchers: dict[str, list[Probe]] = {}
@@ -141,7 +141,7 @@ def measure_model(
     return outcome
 
 
-def _check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
+def check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
     """A warning where sequences are longer than the model was made for.
 
     Raises:
@@ -273,6 +273,7 @@ def survey_series(
                 entry = describe(checkpoint)
                 corpus = settings.corpus_for(checkpoint)
                 if run.is_done({**entry, "corpus": corpus.fingerprint}):
+                    settings.fetcher.done(checkpoint)  # where it was stopped just before that
                     kept += 1
                     continue
             if kept:
@@ -300,6 +301,7 @@ def survey_series(
                     "they are whole."
                 )
             run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
+            settings.fetcher.done(checkpoint)
         except GeoprobeError as error:
             if isinstance(error, UsageError) and not run.labels and not run.failed:
                 raise  # the first one: a mistake in the options would stand in every other's way
@@ -309,8 +311,6 @@ def survey_series(
             run.write_failure(checkpoint_entry(checkpoint, ""), message)
             progress.note(message)
             continue
-        finally:
-            settings.fetcher.done(checkpoint)
         run.write_findings(series_findings(run, settings.plans))
     if kept:
         progress.note(_already(kept))

@@ -8,6 +8,7 @@ folders look like any checkpoint folder.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^\s@]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ALONGSIDE = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _CONNECTIONS = 8
+_NOTING = threading.Lock()
 
 
 class _UnreachableError(Exception):
@@ -155,7 +157,6 @@ class Fetcher:
 
     def __init__(self, *, evict: bool = False) -> None:
         self._evict = evict
-        self._mine: set[Path] = set()
         self._ahead: tuple[Remote, threading.Thread] | None = None
 
     def small(self, checkpoint: Checkpoint) -> None:
@@ -198,20 +199,10 @@ class Fetcher:
         remote = checkpoint.remote
         if remote is None or not self._evict:
             return
-        others = {
-            link.resolve()
-            for folder in remote.folder.parent.iterdir()
-            if folder != remote.folder
-            for link in folder.rglob("*")
-        }
-        for name, _ in remote.files:
-            link = remote.folder / name
-            if link in self._mine:
-                blob = link.resolve()
-                link.unlink(missing_ok=True)
-                if blob not in others:
-                    blob.unlink(missing_ok=True)
-                self._mine.discard(link)
+        ours = _Ours(remote.repo)
+        for name in ours.of(remote.commit):
+            _evict(remote.folder / name)
+        ours.forget(remote.commit)
 
     def _fetch(self, remote: Remote, names: Sequence[str]) -> None:
         import_module("huggingface_hub.utils").disable_progress_bars()
@@ -225,10 +216,81 @@ class Fetcher:
                         f"{remote.repo}@{remote.revision}: {name} could not be downloaded "
                         f"({error}); run the same command again to go on."
                     ) from error
-                if is_weights(name):
-                    self._mine.add(remote.folder / name)
+                if is_weights(name) and self._evict:
+                    _Ours(remote.repo).add(remote.commit, name)
         if names:
             _remember(remote)
+
+
+class _Ours:
+    """Weights that were downloaded to be evicted, noted in the cache: a run may be killed.
+
+    Args:
+        repo: `org/name`.
+    """
+
+    def __init__(self, repo: str) -> None:
+        self._file = _cache(repo) / "geoprobe-evicts.txt"
+
+    def _lines(self) -> list[str]:
+        return self._file.read_text("utf-8").splitlines() if self._file.is_file() else []
+
+    def add(self, commit: str, name: str) -> None:
+        """Notes a file."""
+        with _NOTING:
+            lines = dict.fromkeys([*self._lines(), f"{commit}/{name}"])
+            self._file.write_text("\n".join(lines) + "\n", "utf-8")
+
+    def of(self, commit: str) -> list[str]:
+        """Files of a commit."""
+        return [n for c, _, n in (line.partition("/") for line in self._lines()) if c == commit]
+
+    def forget(self, commit: str) -> None:
+        """Forgets a commit's files."""
+        with _NOTING:
+            left = [line for line in self._lines() if not line.startswith(f"{commit}/")]
+            if left:
+                self._file.write_text("\n".join(left) + "\n", "utf-8")
+            else:
+                self._file.unlink(missing_ok=True)
+
+
+def _evict(link: Path) -> None:
+    """Deletes a file of a snapshot, and what it stands for unless another snapshot has it too.
+
+    The cache links snapshots to blobs, and may link blobs to a store that models share; that store
+    is swept by its own rules.
+    """
+    if not link.is_symlink():
+        link.unlink(missing_ok=True)
+        return
+    blob = _target(link)
+    link.unlink()
+    snapshots = link.parent.parent
+    if any(_target(other) == blob for other in snapshots.rglob("*") if other.is_symlink()):
+        return
+    stored = _target(blob) if blob.is_symlink() else None
+    blob.unlink(missing_ok=True)
+    if stored is not None:
+        with suppress(ImportError, AttributeError):
+            store: Any = import_module("huggingface_hub.utils._shared_blobs")
+            store.sweep_shared_blob(stored, cache_dir=snapshots.parent.parent)
+
+
+def _target(link: Path) -> Path:
+    """Where a link leads in one step."""
+    return Path(os.path.normpath(link.parent / link.readlink()))
+
+
+def absent_of(checkpoints: Sequence[Checkpoint]) -> dict[tuple[str, str, str], int]:
+    """Bytes of what must be downloaded, by model, commit and file; models of adapters included."""
+    return {
+        (remote.repo, remote.commit, name): size
+        for checkpoint in checkpoints
+        for remote in _remotes(checkpoint)
+        for name, size in remote.absent
+        if checkpoint.kind != "state" or not is_weights(name)
+    }
 
 
 def _remotes(checkpoint: Checkpoint) -> list[Remote]:

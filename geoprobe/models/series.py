@@ -27,6 +27,7 @@ from geoprobe.models.weights import (
     Kind,
     digest,
     examine,
+    kind_of_folder,
 )
 
 BEING_WRITTEN_SECONDS = 600.0
@@ -163,13 +164,13 @@ def find_series(
 
 def to_download(checkpoints: Sequence[Checkpoint]) -> str | None:
     """A sentence on what must be downloaded; None when everything is here."""
-    absent = [c.remote.absent for c in checkpoints if c.remote is not None and c.remote.absent]
+    absent = hub.absent_of(checkpoints)
     if not absent:
         return None
+    count = len({(repo, commit) for repo, commit, _ in absent})
     # Revisions often share files, so this is an upper bound.
-    total = sum(size for files in absent for _, size in files)
-    revisions = f"{len(absent)} revision{'s' if len(absent) > 1 else ''}"
-    return f"{revisions} to download from the hub: {total / 1e6:,.1f} MB."
+    total = sum(absent.values()) / 1e6
+    return f"{count} revision{'s' * (count > 1)} to download from the hub: {total:,.1f} MB."
 
 
 def _with_files(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
@@ -180,7 +181,11 @@ def _with_files(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
 
 
 def _is_adapter(remote: hub.Remote | None) -> bool:
-    names = {name for name, _ in remote.files} if remote is not None else set()
+    if remote is None:
+        return False
+    if not remote.files:  # the hub was not asked; the cache may have it
+        return kind_of_folder(remote.folder) == "adapter"
+    names = {name for name, _ in remote.files}
     return ADAPTER in names and "config.json" not in names
 
 
@@ -200,10 +205,12 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     Raises:
         OSError: A file cannot be read.
     """
-    if checkpoint.remote is not None:
-        return checkpoint.remote.commit
     try:
-        found = digest(checkpoint.path, checkpoint.kind)
+        found = (
+            digest(checkpoint.path, checkpoint.kind)
+            if checkpoint.remote is None
+            else checkpoint.remote.commit
+        )
         if checkpoint.base is not None:
             config = checkpoint.base.path / "config.json"
             whole = checkpoint.kind == "adapter"
@@ -346,7 +353,8 @@ def _unordered(why: str) -> UsageError:
 
 def _names(found: Sequence[Found], *, parents: bool = False) -> str:
     clash = parents and len({f.name for f in found}) < len(found)
-    return several([str(f.path) if clash else f.path.name for f in found])
+    names = [f.path.name if f.remote is None else f.name for f in found]
+    return several([str(f.path) if clash else n for f, n in zip(found, names, strict=True)])
 
 
 def _labels(found: Sequence[Found]) -> list[str]:

@@ -56,8 +56,11 @@ def _weights_in(found: Any) -> dict[str, Tensor]:
 def fit(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
     """A state dict without what its names have in front of the model's own.
 
-    The prefix is the one that leaves most names that the model has, the shortest of equals; tensors
-    without it (a loss, a metric) are left out.
+    The prefix is the one that leaves most names that the model has; tensors without it (a loss, a
+    metric) are left out.
+
+    Raises:
+        DamagedError: Two prefixes do equally well: a teacher beside a student, an average.
     """
     expected = set(expected)
     plain = {_unwrapped(name): tensor for name, tensor in state.items()}
@@ -68,9 +71,16 @@ def fit(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Ten
 
     def hits(prefix: str) -> tuple[int, int]:
         found = sum(n.startswith(prefix) and n[len(prefix) :] in expected for n in plain)
-        return found, -len(prefix)
+        return found, -len(prefix)  # of none, the shortest
 
     best = max(sorted(prefixes), key=hits)
+    equal = [p for p in sorted(prefixes) if p != best and hits(p)[0] == hits(best)[0] > 0]
+    if equal:
+        raise DamagedError(
+            f"it holds weights of the same names twice, under {shown(best)!r} and "
+            f"{shown(equal[0])!r}; save those that are meant alone",
+            unfinished=False,
+        )
     return {n[len(best) :]: tensor for n, tensor in plain.items() if n.startswith(best)}
 
 

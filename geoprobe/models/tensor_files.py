@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -129,10 +130,20 @@ def unpickled(path: Path) -> Any:
     except UnpicklingError as error:
         raise DamagedError(
             f"{shown(path.name)} is damaged, or holds objects that only running code could make, "
-            'which is not done; if you trust it, save its weights alone with `python -c "import '
-            f"torch; f = {str(path)!r}; torch.save(torch.load(f, weights_only=False)"
-            "['state_dict'], f + '.pt')\"`",
+            f"which is not done; if you trust it, save its weights alone: `{_conversion(path)}`",
             unfinished=False,
         ) from error
     except (RuntimeError, EOFError, ValueError) as error:
         raise DamagedError(f"{shown(path.name)} is truncated or not a PyTorch file") from error
+
+
+def _conversion(path: Path) -> str:
+    """The command that saves a file's weights without what else is in it, in another folder."""
+    folder = path.absolute().parent
+    other = folder.with_name(f"{folder.name}-weights")
+    code = (
+        "import sys, torch; c = torch.load(sys.argv[1], weights_only=False); "
+        "torch.save(c.get('state_dict', c), sys.argv[2])"
+    )
+    into, source, target = (shlex.quote(str(p)) for p in (other, path, other / path.name))
+    return f'mkdir -p {into} && python -c "{code}" {source} {target}'

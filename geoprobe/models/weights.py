@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 Kind = Literal["folder", "gguf", "state", "adapter"]
@@ -146,19 +147,20 @@ def foreign_format(folder: Path) -> str | None:
     for parts in (fsdp, folder):
         if (parts / ".metadata").is_file() and any(parts.glob("*.distcp")):
             command = (
-                f"accelerate merge-weights {fsdp} {folder}"
+                f"accelerate merge-weights {quote(str(fsdp))} {quote(str(folder))}"
                 if parts == fsdp
                 else "python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-                f"{folder} {folder}.pt"
+                f"{quote(str(folder))} {quote(f'{folder}.pt')}"
             )
             return (
                 "its weights are in PyTorch's distributed format, whose index is a pickle that may "
-                f"run code; if you trust it, convert it with `{shown(command, 400)}`"
+                f"run code; if you trust it, convert it with `{shown(command, 2000)}`"
             )
     if (folder / "zero_to_fp32.py").is_file() or any(folder.glob("global_step*/*_states.pt")):
         script = folder / "zero_to_fp32.py"
-        command = f"python {script} {folder} {folder} --safe_serialization"
-        return f"its weights are in DeepSpeed's parts; convert it with `{shown(command, 400)}`"
+        here = quote(str(folder))
+        command = f"python {quote(str(script))} {here} {here} --safe_serialization"
+        return f"its weights are in DeepSpeed's parts; convert it with `{shown(command, 2000)}`"
     return None
 
 
@@ -254,6 +256,12 @@ def examine(path: Path, kind: Kind, *, temporary: bool = False) -> Condition:
                 )
             files = weight_files(path)
             _check_folder(path, files, "config.json")
+            if (path / ADAPTER).is_file():
+                raise DamagedError(
+                    "it holds both a model and an adapter, and what becomes of it depends on "
+                    f"whether PEFT is installed; take {ADAPTER} away, or the model's weights",
+                    unfinished=False,
+                )
         if temporary:
             raise DamagedError("its name is that of a save that was not finished")
     except DamagedError as error:

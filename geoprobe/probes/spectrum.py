@@ -227,7 +227,9 @@ class SpectrumProbe:
         if tokens == "all":
             kept = state.moments["kept"]
             if sinks == "in" and "sinks" in state.moments:
-                whole = GroupedMoments(kept.width, kept.n_groups, unit_rows=self._entropy)
+                whole = GroupedMoments(
+                    kept.width, kept.n_groups, unit_rows=self._entropy, device=kept.device
+                )
                 whole.merge(kept)
                 whole.merge(state.moments["sinks"])
                 return whole

@@ -29,11 +29,18 @@ def lasting_zeros(
         shape: Shape of the tensor.
         dtype: Its type.
         device: Where it lives; only the processor's memory needs this care.
+
+    Raises:
+        MemoryError: There is not so much.
     """
     size = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu" or size < _OWN_MAPPING_BYTES:
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
+    try:
+        room = mmap.mmap(-1, size)
+    except OSError as error:
+        raise MemoryError(f"no room for {size} bytes") from error
+    return torch.frombuffer(room, dtype=dtype).view(shape)
 
 
 def give_back() -> None:

@@ -13,7 +13,8 @@ import pytest
 
 import geoprobe
 from geoprobe.errors import UsageError
-from geoprobe.models.series import find_series
+from geoprobe.models.hub import absent_of
+from geoprobe.models.series import find_series, fingerprint
 from tests.conftest import tiny_text, tiny_tokenizer
 from tests.hub_for_tests import Hub, serving
 from tests.models.saved_models import reference, save
@@ -126,6 +127,68 @@ def test_evict_deletes_what_was_downloaded_and_only_that(
     )
     assert again.readings.equals(run.readings)
     assert not hub.downloads()
+
+
+def test_weights_of_a_run_that_was_stopped_are_evicted_when_it_goes_on(
+    hub: Hub, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoprobe import survey
+
+    measured = survey.measure_model
+    calls = []
+
+    def stopped(*args: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(*args, **options)  # type: ignore[arg-type]
+
+    options = {"text": str(text), "select": {"revisions": "step*"}, "evict": True}
+    monkeypatch.setattr(survey, "measure_model", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        geoprobe.measure(MODEL, out=tmp_path / "run", **options)
+    monkeypatch.setattr(survey, "measure_model", measured)
+    run = geoprobe.measure(MODEL, out=tmp_path / "run", **options)
+    assert run.labels == ["step0", "step1", "step2"]
+    cache = tmp_path / "cache"
+    assert not [p for p in cache.rglob("*") if p.name in ("model.safetensors", "pytorch_model.bin")]
+    assert not list(cache.rglob("geoprobe-evicts.txt"))
+
+
+def test_what_two_models_share_stays_when_one_is_evicted(
+    hub: Hub, text: Path, tmp_path: Path
+) -> None:
+    hub.models["org/mirror"] = {"main": hub.models[MODEL]["step0"]}
+    geoprobe.measure(f"{MODEL}@step0", text=str(text))
+    cache = tmp_path / "cache"
+    # As the hub's client does for large files: the blob is a link into a store for all models.
+    (link,) = cache.rglob("model.safetensors")
+    blob = link.resolve()
+    store = cache / "blobs" / "ab" / "abcd"
+    store.parent.mkdir(parents=True)
+    blob.rename(store)
+    blob.symlink_to(store)
+    geoprobe.measure("org/mirror", text=str(text), evict=True)
+    mine = next((cache / "models--org--mirror" / "blobs").iterdir())
+    assert store.is_file()
+    assert link.read_bytes() == (hub.models[MODEL]["step0"] / "model.safetensors").read_bytes()
+    assert mine.exists()  # config and tokenizer stay
+
+
+def test_two_bases_of_one_adapter_on_the_hub_are_two_fingerprints(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"x" * 10)
+    hub.models["org/adapter"] = {"main": folder}
+    prints = set()
+    for base in ("step0", "step2"):
+        (only,) = find_series(["org/adapter"], base=hub.models[MODEL][base]).checkpoints
+        prints.add(fingerprint(only))
+    assert len(prints) == 2
+    (only,) = find_series(["org/adapter"], base=f"{MODEL}@step0").checkpoints
+    weights = (hub.models[MODEL]["step0"] / "model.safetensors").stat().st_size
+    assert sum(absent_of([only]).values()) > weights, "the base must be downloaded as well"
 
 
 def test_the_next_revision_is_fetched_while_one_is_measured(

@@ -18,6 +18,7 @@ from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.loading import Loader, load_tokenizer
 from geoprobe.models.series import find_series, fingerprint
 from geoprobe.models.states import fit
+from geoprobe.models.weights import DamagedError
 from tests.conftest import tiny_tokenizer
 from tests.models.saved_models import assert_same, reference, save
 from tests.tiny_families import tiny_model
@@ -80,12 +81,14 @@ def test_a_folder_of_state_dicts_is_a_series(base: Path, tmp_path: Path) -> None
     assert len({fingerprint(c) for c in found}) == 3
 
 
-def test_the_shortest_of_equal_prefixes_is_taken() -> None:
+def test_the_prefix_with_most_of_the_models_names_is_taken() -> None:
     one, two = torch.zeros(1), torch.ones(1)
     state = {"a.w": one, "a.b.w": two, "other": one}
-    assert fit(state, {"w"}) == {"w": one, "b.w": two}
     assert fit(state, {"w", "b.w"}).keys() == {"w", "b.w"}
     assert fit(state, {"nothing"}) == state
+    for twice in (state, {"ema.w": one, "model.w": two}):
+        with pytest.raises(DamagedError, match="the same names twice"):
+            fit(twice, {"w"})
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -250,6 +253,29 @@ def test_the_parts_of_fsdp_are_measured_after_the_command_that_is_told(
     (only,) = find_series([folder]).checkpoints
     subprocess.run(_command(str(only.incomplete)), check=True, capture_output=True)
     assert_same(_load(folder), reference(base))
+
+
+def test_a_pickle_of_objects_is_measured_after_the_command_that_is_told(
+    base: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "it's $HOME `a`"
+    folder.mkdir()
+    file = folder / "epoch=1-step=10.ckpt"
+    state = load_file(base / "model.safetensors")
+    torch.save({"state_dict": state, "hyper_parameters": Path("a")}, file)
+    with pytest.raises(CheckpointError, match="only running code could make") as told:
+        _load(file, base=base)
+    command = str(told.value).split("alone: `", 1)[1].rpartition("`")[0]
+    command = command.replace("python -c", f"{sys.executable} -c")
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    converted = folder.with_name(folder.name + "-weights")
+    assert_same(_load(converted / file.name, base=base), reference(base))
+
+
+def test_a_folder_with_a_model_and_an_adapter_is_refused(adapter: Path, base: Path) -> None:
+    shutil.copy(adapter / "adapter_config.json", base)
+    (only,) = find_series([base]).checkpoints
+    assert "both a model and an adapter" in str(only.incomplete)
 
 
 def test_the_parts_of_deepspeed_get_their_own_script(base: Path, tmp_path: Path) -> None:
