@@ -100,9 +100,9 @@ class GroupedMoments:
         if self._unit is not None:
             norms = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
             self.zero_rows[group] += int((norms == 0).sum())
-            units = exact / norms.masked_fill_(norms == 0, 1.0)
+            units = _scratch("units", room.shape, room.dtype, self.device)[: rows.shape[0]]
+            torch.div(exact, norms.masked_fill_(norms == 0, 1.0), out=units)
             _add_outer(self._unit[group], units)
-            del units
         exact -= self._shift
         self._first[group].add_(exact.sum(0))
         _add_outer(self._second[group], exact)
