@@ -172,7 +172,7 @@ def _cross(first: Tensor, delta: Tensor) -> Tensor:
     return outer + outer.T
 
 
-def _scratch(name: str, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Memory to work in: one of each name a thread, for all accumulators of a shape."""
     held: Tensor | None = getattr(_mine, name, None)
     if held is None or (held.shape, held.dtype, held.device) != (shape, dtype, device):
