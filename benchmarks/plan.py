@@ -8,8 +8,8 @@ from typing import Any
 from benchmarks.machine import Line, alone, peak, smollm2_file
 
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("SmolLM2-135M, last tokens", {"tokens": ["last"]}),
-    ("SmolLM2-135M, all tokens", {"tokens": ["all"], "sequences": 512}),
+    ("SmolLM2-135M, last tokens", {"tokens": ["last"], "sequences": 320}),
+    ("SmolLM2-135M, all tokens", {"tokens": ["all"], "sequences": 320}),
     ("demo series, last tokens", {"tokens": ["last"]}),
     ("demo series, all tokens", {"tokens": ["all"]}),
 )

@@ -23,7 +23,7 @@ from geoprobe.models.layout import Layout, Tap, find_layout
 from geoprobe.probes.base import Feed, Plan, Survey
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _FORWARD_BUDGET = 1.5e11
 """Floating-point operations of a calibrating pass: a second or two on a small machine."""
@@ -34,6 +34,7 @@ _LONG_ENOUGH = 0.05
 _WATCHING_BUDGET = 5e10
 """The same for the statistics of a calibration."""
 
+_MOST_SEQUENCES = 4096
 _WIDEST = 1024
 """Statistics are calibrated at most this wide, and scaled from there."""
 
@@ -231,7 +232,7 @@ def _statistics_rates(
         taps={name: Tap("", "output", width) for name in names},
     )
     told = replace(survey, layout=small, sites=names)
-    for sequences in (min(len(survey.lengths), max(2 * batch, 2 * width)), 2 * batch):
+    for sequences in (min(len(survey.lengths), _MOST_SEQUENCES), 2 * batch):
         told = replace(told, lengths=np.full(sequences, length))
         work = [cost for plan in plans if plan.probe is not None for cost in plan.cost(told)]
         if sum(cost.watching for cost in work) < _WATCHING_BUDGET:
@@ -244,31 +245,40 @@ def _statistics_rates(
     for plan in plans:
         if plan.probe is None:
             continue
-        probe = plan.probe(told)
-        first = _feed(0, batch, length, survey.device)
-        for site in probe.pilot_sites():
-            probe.pilot(site, activations, first)
-        seconds = []
-        for start in range(0, sequences - batch + 1, batch):
-            feed = _feed(start, batch, length, survey.device)
-            begin = time.perf_counter()
-            with torch.inference_mode():
-                for name in names:
-                    probe.observe(name, activations, feed)
-            seconds.append(time.perf_counter() - begin)
-            activations = activations.roll(1, -2)
-        each = median(seconds) / len(names)
+        _rehearse(plan, replace(told, lengths=told.lengths[: 2 * batch]), activations)
+        seconds, finish = _rehearse(plan, told, activations)
+        each = seconds / len(names)
         watched += each * sequences / batch * len(names)
         least += each
-        begin = time.perf_counter()
-        probe.finish()
-        read += time.perf_counter() - begin
+        read += finish
     watching, reading = sum(c.watching for c in work), sum(c.reading for c in work)
     return (
         watching / watched if watching else float("inf"),
         reading / read if reading else float("inf"),
         0.0 if watching else least,
     )
+
+
+def _rehearse(plan: Plan, told: Survey, activations: Tensor) -> tuple[float, float]:
+    """Seconds that a probe takes for a batch of all its sites, and for its readings."""
+    assert plan.probe is not None
+    probe = plan.probe(told)
+    batch, length = activations.shape[:2]
+    first = _feed(0, batch, length, told.device)
+    for site in probe.pilot_sites():
+        probe.pilot(site, activations, first)
+    seconds = []
+    for start in range(0, len(told.lengths) - batch + 1, batch):
+        feed = _feed(start, batch, length, told.device)
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            for site in told.sites:
+                probe.observe(site, activations, feed)
+        seconds.append(time.perf_counter() - begin)
+        activations = activations.roll(1, -2)
+    begin = time.perf_counter()
+    probe.finish()
+    return median(seconds), time.perf_counter() - begin
 
 
 def _feed(start: int, batch: int, length: int, device: torch.device) -> Feed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,6 +22,7 @@ from geoprobe.models.hub import absent_of
 from geoprobe.models.layout import find_layout
 from geoprobe.models.pretrained import empty_model, quiet_transformers
 from geoprobe.probes.base import Cost, Plan, Survey
+from geoprobe.statistics.memory import give_back
 from geoprobe.survey import check_length
 
 if TYPE_CHECKING:
@@ -113,7 +115,6 @@ def estimate(
     Raises:
         UsageError: The config or an option is wrong.
     """
-    libraries = int(import_module("psutil").Process().memory_info().rss)
     newest = checkpoints[-1]
     model = empty_model(newest, trust_remote_code=trust_remote_code)
     # Some kernels of mixtures of experts exist in bfloat16 alone; operations are as many.
@@ -129,6 +130,9 @@ def estimate(
     with quiet_transformers():
         flops, live = forward_flops(model, layout, batch, longest)
         rates = calibrate(model, layout, plans, survey, batch, longest, flops)
+    gc.collect()
+    give_back()  # the calibration has imported what a measurement imports, and is gone
+    libraries = int(import_module("psutil").Process().memory_info().rss)
     tokens = int(lengths.sum())
     batches = -(-len(lengths) // batch)
     # A batch is as wide as its longest sequence.
