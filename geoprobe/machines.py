@@ -175,29 +175,30 @@ def _forward_rate(
     if depth < 1 or weights > 2**27:
         return _product_rate(survey.dtype, survey.device)
     try:
-        small = _shallow(model, min(depth, layout.depth), survey)
-        found = find_layout(small)
-        mine, _ = forward_flops(deepcopy(small).to("meta"), found, batch, length)
-        capture = Capture(small, found)
+        depth = min(depth, layout.depth)
+        empty = _shallow(model, depth, torch.bfloat16, torch.device("meta"))
+        found = find_layout(empty)
+        mine, _ = forward_flops(empty, found, batch, length)
+        capture = Capture(_shallow(model, depth, survey.dtype, survey.device), found)
         draw = torch.Generator().manual_seed(0)
         ids = torch.randint(0, found.vocabulary, (batch, length), generator=draw)
-        inputs = {"input_ids": ids.to(survey.device), "attention_mask": torch.ones_like(ids)}
-        inputs = {name: value.to(survey.device) for name, value in inputs.items()}
+        ids = ids.to(survey.device)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         return mine / _seconds(lambda: capture.run(inputs, found.sites, lambda *_: None))
     except (GeoprobeError, RuntimeError, ValueError, TypeError, AttributeError):
         return _product_rate(survey.dtype, survey.device)  # a family that cannot be made shallow
 
 
-def _shallow(model: nn.Module, depth: int, survey: Survey) -> nn.Module:
+def _shallow(model: nn.Module, depth: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """The same architecture with fewer blocks and random weights."""
     config: Any = deepcopy(model.config)
     config.get_text_config().num_hidden_layers = depth
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:depth]
-    with torch.random.fork_rng(devices=[]), torch.device(survey.device):
+    with torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(0)
         small: nn.Module = type(model)(config)
-    return small.to(survey.dtype).eval().requires_grad_(False)
+    return small.to(dtype).eval().requires_grad_(False)
 
 
 def _product_rate(dtype: torch.dtype, device: torch.device) -> float:

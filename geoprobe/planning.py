@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,6 +114,8 @@ def estimate(
     Raises:
         UsageError: The config or an option is wrong.
     """
+    import psutil
+
     newest = checkpoints[-1]
     model = empty_model(newest, trust_remote_code=trust_remote_code)
     # Some kernels of mixtures of experts exist in bfloat16 alone; operations are as many.
@@ -132,7 +133,7 @@ def estimate(
         rates = calibrate(model, layout, plans, survey, batch, longest, flops)
     gc.collect()
     give_back()  # the calibration has imported what a measurement imports, and is gone
-    libraries = int(import_module("psutil").Process().memory_info().rss)
+    libraries = int(psutil.Process().memory_info().rss)
     tokens = int(lengths.sum())
     batches = -(-len(lengths) // batch)
     # A batch is as wide as its longest sequence.

@@ -24,6 +24,14 @@ from tests.tiny_families import tiny_config, tiny_model
 
 Cli = Callable[..., tuple[int, str, str]]
 
+SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+SMALL = {**dict(zip(SHAPE, (64, 128, 3, 4), strict=True)), "vocab_size": 100}
+LARGE = {
+    **dict(zip(SHAPE, (8192, 28672, 80, 64), strict=True)),
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+
 
 def _without_weights(folder: Path, steps: int = 1, **config: Any) -> Path:
     """Checkpoints whose weights are one number: whoever reads them fails."""
@@ -115,11 +123,7 @@ def test_a_plan_needs_configs_alone_and_covers_the_series(tmp_path: Path, cli: C
     series = _without_weights(
         tmp_path / "s",
         steps=4,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        vocab_size=100,
+        **SMALL,
     )
     code, out, err = cli("plan", series, "--sequences", 40, "--length", 16, "--json")
     assert code == 0, err
@@ -146,12 +150,7 @@ def test_a_large_model_with_many_checkpoints_is_planned_quickly(tmp_path: Path) 
     series = _without_weights(
         tmp_path / "s",
         steps=33,
-        hidden_size=8192,
-        intermediate_size=28672,
-        num_hidden_layers=80,
-        num_attention_heads=64,
-        num_key_value_heads=8,
-        vocab_size=128256,
+        **LARGE,
     )
     start = time.perf_counter()
     found = geoprobe.plan(series, dtype="float16", accelerator="h100")

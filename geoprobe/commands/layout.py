@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from geoprobe.commands import options as o
+from geoprobe.commands.console import listing_console
 
 if TYPE_CHECKING:
     from geoprobe.models.layout import Layout
@@ -34,13 +35,10 @@ def layout(
 
         typer.echo(json_module.dumps(_document(newest.label, found), indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no edge to break lines at
+    console = listing_console()
     console.print(
         Text(
             f"{newest.label}: {found.family}, {found.depth} block{'s' * (found.depth != 1)}, "

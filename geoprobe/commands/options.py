@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -249,3 +250,34 @@ def numbers(option: str, text: str | None) -> tuple[int, ...]:
         return tuple(int(word) for word in words(text))
     except ValueError:
         raise UsageError(f"{option} {text}: give whole numbers, as in 10,50.") from None
+
+
+_WHICH = ("pattern", "every", "log_spaced", "last", "revisions", "base")
+_AS_THEY_ARE = (
+    *("drop_sinks", "field", "sequences", "length", "tokenizer", "batch_size", "layers", "sites"),
+    *("device", "dtype", "seed", "trust_remote_code", "evict"),
+)
+
+
+def which(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `find_series` among a verb's parameters, by name."""
+    return {name: given[name] for name in _WHICH}
+
+
+def asked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a measuring verb's parameters, by name, ask of `geoprobe.measure`.
+
+    Raises:
+        UsageError: One of them is not what it should be.
+    """
+    from geoprobe.data.corpus import file_names
+
+    return {
+        "select": which(given),
+        "tokens": words(given["tokens"]),
+        "conventions": words(given["convention"]),
+        "ablate": numbers("--ablate", given["ablate"]),
+        "skip": words(given["skip"]),
+        "text": file_names(given["text"]) if given["text"] else None,
+        **{name: given[name] for name in _AS_THEY_ARE if name in given},
+    }

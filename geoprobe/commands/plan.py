@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.commands.options import numbers, words
+from geoprobe.commands.console import listing_console
+from geoprobe.commands.options import words
 
 if TYPE_CHECKING:
     from geoprobe.planning import Estimate
@@ -60,40 +61,17 @@ def plan(
 
     Takes a few seconds, for it times some blocks of the model with random weights.
     """
+    given = dict(locals())
     from geoprobe.api import plan as estimate
     from geoprobe.commands.progress import Bars
-    from geoprobe.data.corpus import file_names
 
     with Bars(quiet=True) as notes:
         found = estimate(
             series,
-            select={
-                "pattern": pattern,
-                "every": every,
-                "log_spaced": log_spaced,
-                "last": last,
-                "revisions": revisions,
-                "base": base,
-            },
             accelerator=accelerator,
             progress=notes,
             probes=words(probes),
-            tokens=words(tokens),
-            conventions=words(convention),
-            drop_sinks=drop_sinks,
-            ablate=numbers("--ablate", ablate),
-            skip=words(skip),
-            text=file_names(text) if text else None,
-            field=field,
-            sequences=sequences,
-            length=length,
-            tokenizer=tokenizer,
-            batch_size=batch_size,
-            layers=layers,
-            sites=sites,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
+            **o.asked(given),
         )
     if json:
         import json as json_module
@@ -110,13 +88,10 @@ def plan(
 
 
 def _show(found: Estimate) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no edge to break lines at
+    console = listing_console()
     several = f"{found.checkpoints} checkpoint{'s' * (found.checkpoints != 1)}"
     console.print(
         f"{several} of a {found.family} model with {_count(found.parameters)} parameters; "

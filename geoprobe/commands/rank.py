@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.commands.options import numbers, words
+from geoprobe.commands.options import words
 from geoprobe.errors import UsageError
 from geoprobe.models.weights import shown
 
@@ -73,16 +73,17 @@ def rank(
 
     Writes a run folder (resumed when the same command is run again) and report.html in it.
     """
+    given = dict(locals())
     if features is not None:
         if series:
             raise UsageError("Give either SERIES or --features FILE, one of the two.")
-        for option, given in (
+        for option, is_given in (
             ("--tokens", tokens != "last"),
             ("--drop-sinks", drop_sinks),
             ("--ablate", ablate),
             ("--text", text),
         ):
-            if given:
+            if is_given:
                 raise UsageError(
                     f"{option} says what to take from a model, and --features has its rows "
                     "already; leave it out."
@@ -104,41 +105,15 @@ def rank(
     _check_no_features(series)
     from geoprobe.api import measure
     from geoprobe.commands.progress import Bars
-    from geoprobe.data.corpus import file_names
 
     with Bars(quiet=quiet) as bars:
         found = measure(
             series,
             out=out or default_out(series),
             fresh=fresh,
-            select={
-                "pattern": pattern,
-                "every": every,
-                "log_spaced": log_spaced,
-                "last": last,
-                "revisions": revisions,
-                "base": base,
-            },
             progress=bars,
             command="rank",
-            tokens=words(tokens),
-            conventions=words(convention),
-            drop_sinks=drop_sinks,
-            ablate=numbers("--ablate", ablate),
-            skip=words(skip),
-            text=file_names(text) if text else None,
-            field=field,
-            sequences=sequences,
-            length=length,
-            tokenizer=tokenizer,
-            batch_size=batch_size,
-            layers=layers,
-            sites=sites,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            trust_remote_code=trust_remote_code,
-            evict=evict,
+            **o.asked(given),
         )
     show(found, json=json, quiet=quiet)
     if found.failed:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from geoprobe.commands import options as o
+from geoprobe.commands.console import listing_console
 
 if TYPE_CHECKING:
     from geoprobe.models.series import Checkpoint
@@ -24,17 +25,10 @@ def series(
     json: o.Json = False,
 ) -> None:
     """List the checkpoints of a series in the order in which they would be measured."""
+    given = dict(locals())
     from geoprobe.models.series import find_series, to_download
 
-    found = find_series(
-        series,
-        pattern=pattern,
-        every=every,
-        log_spaced=log_spaced,
-        last=last,
-        revisions=revisions,
-        base=base,
-    )
+    found = find_series(series, **o.which(given))
     missing = _missing(found.checkpoints[-1])
     if json:
         rows = [
@@ -61,7 +55,6 @@ def series(
         }
         typer.echo(json_module.dumps(document, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -82,9 +75,7 @@ def series(
             f"{c.size_bytes / 1e6:,.1f} MB",
             Text(c.incomplete or ""),
         )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no edge to break lines at
+    console = listing_console()
     console.print(table)
     count = len(found.checkpoints)
     total = sum(c.size_bytes for c in found.checkpoints)

@@ -88,7 +88,7 @@ def find(repo: str, revision: str | None, pattern: str | None) -> list[Remote]:
     """
     if revision is not None and _COMMIT.fullmatch(revision):
         return [Remote(repo, revision, revision)]
-    with explained(repo, revision):
+    with _explained(repo, revision):
         try:
             known = _refs(repo)
         except _UnreachableError as error:
@@ -120,7 +120,7 @@ def with_files(remotes: Sequence[Remote]) -> list[Remote]:
     """
 
     def one(remote: Remote) -> Remote:
-        with explained(remote.repo, remote.revision):
+        with _explained(remote.repo, remote.revision):
             try:
                 return replace(remote, files=_needed(_listing(remote)))
             except _UnreachableError:
@@ -206,7 +206,7 @@ class Fetcher:
 
     def _fetch(self, remote: Remote, names: Sequence[str]) -> None:
         import_module("huggingface_hub.utils").disable_progress_bars()
-        with explained(remote.repo, remote.revision):
+        with _explained(remote.repo, remote.revision):
             for name in names:
                 try:
                     with _reached():
@@ -300,7 +300,7 @@ def _remotes(checkpoint: Checkpoint) -> list[Remote]:
 
 
 @contextmanager
-def explained(repo: str, revision: str | None) -> Iterator[None]:
+def _explained(repo: str, revision: str | None) -> Iterator[None]:
     """Turns the hub's refusals into sentences.
 
     Raises:

@@ -80,9 +80,7 @@ def from_pretrained(
     transformers: Any = import_module("transformers")
     path: Path = checkpoint.path
     options: dict[str, Any] = {
-        "dtype": dtype,
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # so that they are named
+        **_loading(dtype, config),
         "trust_remote_code": trust_remote_code,
         "weights_only": True,
         "local_files_only": True,
@@ -91,10 +89,7 @@ def from_pretrained(
     if checkpoint.kind == "gguf":
         path, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
     else:
-        row = row_of(config.get("model_type"))
-        name = row.loads_as
-        if row.pooler:
-            options["add_pooling_layer"] = False
+        name = row_of(config.get("model_type")).loads_as
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         model, info = getattr(transformers, name).from_pretrained(path, **options)
         architectures = config.get("architectures") or []
@@ -110,22 +105,29 @@ def from_pretrained(
     return model, info
 
 
+def _loading(dtype: torch.dtype, config: dict[str, Any]) -> dict[str, Any]:
+    """How transformers is to load; a .gguf file has no config, and no pooler."""
+    options = {
+        "dtype": dtype,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # so that they are named
+    }
+    pooler = bool(config) and row_of(config.get("model_type")).pooler
+    return {**options, "add_pooling_layer": False} if pooler else options
+
+
 def _of_state(
     checkpoint: Checkpoint, config: dict[str, Any], dtype: torch.dtype, trust_remote_code: bool
 ) -> tuple[Any, dict[str, Any]]:
     """A model of a bare state dict and the config that belongs to it."""
     empty: Any = empty_model(checkpoint, trust_remote_code=trust_remote_code)
     state = read_state(checkpoint.path, empty.state_dict().keys())
-    options = {"add_pooling_layer": False} if row_of(config.get("model_type")).pooler else {}
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         return type(empty).from_pretrained(  # type: ignore[no-any-return]
             None,
             config=empty.config,
             state_dict=state,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
+            **_loading(dtype, config),
         )
 
 
