@@ -1,7 +1,13 @@
-"""Peak memory above the loaded model: flat in the number of sequences, small for last tokens."""
+"""Peak memory above the loaded model: flat in the number of sequences, small for last tokens.
+
+How much one bare pass takes differs by more than a hundred MiB from pass to pass, with the holes
+that the heap happens to have. So bare passes are made between the watched ones, on the same
+batches and in the same process, and the largest of each are compared.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -15,16 +21,16 @@ from benchmarks.machine import (
     peak,
     reset_peak,
     rss,
+    spread,
 )
 
 FEW, MANY = 200, 2000
-BARE_PASSES = 7
 
 
 def run() -> list[Line]:
     """Measures each case in a process of its own."""
-    few, many = (alone("benchmarks.memory:watch", n, ["all"]) for n in (FEW, MANY))
-    last = alone("benchmarks.memory:watch", MANY, ["last"])
+    few, many = (alone("benchmarks.memory:watch", n, ["all"], b) for n, b in ((FEW, 1), (MANY, 9)))
+    last = alone("benchmarks.memory:watch", MANY, ["last"], 1)
     features = MANY * last["width"] * last["sites"] * 4 / 2**20
     above = [case["peak"] - case["bare"] for case in (few, many, last)]
     return [
@@ -49,8 +55,16 @@ def run() -> list[Line]:
     ]
 
 
-def watch(sequences: int, tokens: list[str]) -> dict[str, Any]:
-    """Peaks in MiB above the loaded model: of the bare pass, while watching, and with readings."""
+def watch(sequences: int, tokens: list[str], every: int) -> dict[str, Any]:
+    """Peaks in MiB above the loaded model: of bare passes, while watching, and with readings.
+
+    A bare pass's peak is taken above what was held when it began, statistics among it.
+
+    Args:
+        sequences: How many are fed.
+        tokens: What is pooled.
+        every: One bare pass for so many watched ones.
+    """
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
     from geoprobe.probes.base import Survey
@@ -63,42 +77,41 @@ def watch(sequences: int, tokens: list[str]) -> dict[str, Any]:
     layout = find_layout(model)
     capture = Capture(model, layout)
     device = torch.device("cpu")
-    batches = feeds(text, SEQUENCES_A_BATCH, device)
-    first = next(batches)
-    inputs = {"input_ids": first.input_ids, "attention_mask": first.mask}
 
-    def bare() -> None:
+    def bare(inputs: dict[str, Any]) -> None:
         with torch.inference_mode():
             capture.backbone(**inputs, use_cache=False)
 
+    first = next(feeds(text, SEQUENCES_A_BATCH, device))
+    inputs = {"input_ids": first.input_ids, "attention_mask": first.mask}
     capture.run(inputs, layout.sites, lambda *_: None)  # what loads late is loaded
-    bare()
+    bare(inputs)
     give_back()  # what loading left free on the heap would hide what the passes take
     loaded = rss()
-    bare_peak = 0.0
-    for _ in range(BARE_PASSES):  # the heap's holes differ from pass to pass
-        reset_peak()
-        bare()
-        bare_peak = max(bare_peak, peak())
-        give_back()
     probe = SpectrumProbe(
         SpectrumOptions(tokens=tuple(tokens)),  # type: ignore[arg-type]
         Survey(layout, layout.sites, text.lengths, 0, statistics_memory(), torch.float32, device),
     )
-    reset_peak()
-    for feed in feeds(text, SEQUENCES_A_BATCH, device):
-        capture.run(
-            {"input_ids": feed.input_ids, "attention_mask": feed.mask},
-            layout.sites,
-            lambda site, x, feed=feed: probe.observe(site, x, feed),  # type: ignore[misc]
-        )
+    plain, watched = [], []
+    for number, feed in enumerate(feeds(text, SEQUENCES_A_BATCH, device)):
+        inputs = {"input_ids": feed.input_ids, "attention_mask": feed.mask}
+        if number % every == 0:
+            before = rss()
+            reset_peak()
+            bare(inputs)
+            plain.append(peak() - before)
+            give_back()
+        reset_peak()
+        capture.run(inputs, layout.sites, lambda site, x, feed=feed: probe.observe(site, x, feed))
+        watched.append(peak() - loaded)
         give_back()
-    watching = peak()
+    reset_peak()
     probe.finish()
+    print(f"  bare {spread(plain)} MiB, watched {spread(watched)} MiB", file=sys.stderr)
     return {
-        "bare": bare_peak - loaded,
-        "watching": watching - loaded,
-        "peak": peak() - loaded,
+        "bare": max(plain),
+        "watching": max(watched),
+        "peak": max(*watched, peak() - loaded),
         "width": layout.width,
         "sites": len(layout.sites),
     }
