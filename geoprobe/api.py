@@ -17,11 +17,11 @@ from geoprobe.runs.folder import Run as RunFolder
 if TYPE_CHECKING:
     from torch import nn
 
-    from geoprobe.data.corpus import Corpus
+    from geoprobe.data.inputs import Inputs
     from geoprobe.planning import Estimate
     from geoprobe.survey import Progress
 
-_LIBRARIES = ("geoprobe", "torch", "transformers", "nnsight", "numpy", "scipy")
+_LIBRARIES = ("geoprobe", "torch", "transformers", "nnsight", "numpy", "scipy", "pillow")
 
 
 class Run(RunFolder):
@@ -67,16 +67,18 @@ def measure(
 
     Args:
         series: `demo`, checkpoint folders, folders of them, .gguf files, models of the hub.
-        model: A live transformers module to measure instead of a series.
-        tokenizer: The module's tokenizer; for a series the folder of one to use instead of the
-            checkpoints' own.
+        model: A live module to measure instead of a series: one of transformers, or any other, fed
+            with `data`.
+        tokenizer: The module's tokenizer, or image processor where `images` is given; for a series
+            the folder of one to use instead of the checkpoints' own.
         out: The run folder; None makes a temporary one that lives as long as the result.
         fresh: Start over where the folder holds another run.
         select: Which checkpoints: `pattern`, `every`, `log_spaced`, `last`, `revisions`, `base`.
         progress: Told how far the loop is.
         command: Recorded in the run.
         **options: Fields of `Options` and of the probes' own options (`tokens`, `conventions`,
-            `drop_sinks`, `skip`, `ablate`); single values stand for one-element tuples.
+            `drop_sinks`, `skip`, `ablate`); single values stand for one-element tuples. `data` may
+            be an array too.
 
     Returns:
         The run. `run.failed` names checkpoints that could not be measured.
@@ -95,7 +97,7 @@ def measure(
     return _measure_series([str(a) for a in arguments], job, select or {})
 
 
-def _run_of(job: Job, corpus: Corpus, device: Any, series: dict[str, Any]) -> Run:
+def _run_of(job: Job, corpus: Inputs, device: Any, series: dict[str, Any]) -> Run:
     """The run, new or resumed."""
     from geoprobe.data.corpus import is_file_name
     from geoprobe.survey import choose_batch_size, statistics_memory
@@ -108,6 +110,10 @@ def _run_of(job: Job, corpus: Corpus, device: Any, series: dict[str, Any]) -> Ru
         Path(item).name if is_file_name(item) else f"a document of {len(item)} characters"
         for item in job.options.text
     ]
+    for name in ("images", "data"):
+        value = getattr(job.options, name)
+        if value is not None:
+            recorded[name] = Path(value).name if isinstance(value, str | Path) else "an array"
     header = _header(job.command, recorded, corpus.describe(), series)
     header["environment"] |= {"device": str(device), "dtype": job.options.dtype}
     header["chosen"] = {
@@ -157,26 +163,31 @@ def plan(
     job = make_job(options, progress=progress)
     arguments = [series] if isinstance(series, str | Path) else list(series)
     ready = find_ready([str(a) for a in arguments], job, select or {})
+    asked = job.options
+    corpus: Inputs | None = None
     try:
-        lengths = ready.corpora(ready.measurable[-1]).lengths
-    except UsageError:
-        if job.options.text or job.options.tokenizer:
+        corpus = ready.corpora(ready.measurable[-1])
+        lengths = corpus.lengths
+    except UsageError as error:
+        if asked.is_fed or asked.tokenizer or "tokenizer" not in str(error):
             raise
         # Without a tokenizer: full sequences, as the built-in corpus has them.
         ready.fetcher.small(ready.measurable[-1])
-        lengths = np.full(job.options.sequences, job.options.length)
+        lengths = np.full(asked.sequences, asked.length)
     return estimate(
         ready.measurable,
         job.plans,
-        lengths,
-        batch=min(len(lengths), job.options.batch_size or choose_batch_size(job.options.length)),
+        corpus,
+        lengths=lengths,
+        batch=min(len(lengths), asked.batch_size or choose_batch_size(asked.length)),
         memory=statistics_memory(ready.device),
         device=ready.device,
         dtype=ready.dtype,
-        layers=job.options.layers,
-        sites=job.options.sites,
+        layers=asked.layers,
+        sites=asked.sites,
         accelerator=accelerator,
-        trust_remote_code=job.options.trust_remote_code,
+        trust_remote_code=asked.trust_remote_code,
+        factory=asked.factory,
     )
 
 
@@ -211,6 +222,7 @@ def _measure_series(arguments: list[str], job: Job, select: Mapping[str, Any]) -
             layers=options.layers,
             sites=options.sites,
             trust_remote_code=options.trust_remote_code,
+            factory=options.factory,
         )
         torch.manual_seed(options.seed)
         survey_series(found.checkpoints, settings, run, job.progress)
@@ -218,15 +230,20 @@ def _measure_series(arguments: list[str], job: Job, select: Mapping[str, Any]) -
 
 
 def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
+    import numpy as np
+
     from geoprobe.models.capture import Capture
+    from geoprobe.models.factory import describe
+    from geoprobe.models.families import FAMILIES
     from geoprobe.models.layout import find_layout
     from geoprobe.models.loading import Loaded, module_fingerprint
     from geoprobe.models.selfcheck import self_check
     from geoprobe.survey import describe_model, measure_model
 
-    if tokenizer is None:
+    if tokenizer is None and job.options.data is None:
         raise UsageError(
-            "measure(model=...) needs tokenizer=... as well, to make token ids of text."
+            "measure(model=...) needs tokenizer=... as well, to make token ids of text, an image "
+            "processor where images=... is given, or data=... to feed as it is."
         )
     weights = next(model.parameters())
     dtype = str(weights.dtype).removeprefix("torch.")
@@ -239,29 +256,35 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 f"measure(model=..., {name}={given!r}): a live module is measured as it is, in "
                 f"{own}; leave {name} out, or move the module first."
             )
-    corpus = job.tokenise(tokenizer)
-    layout = find_layout(model)
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    row = FAMILIES.get(str(family))
+    name = type(model).__name__
+    known = row is not None or job.options.data is None
+    sources = replace(job.sources(), tokenizer="" if tokenizer is not None else None)
+    sources.check(row.reads if row is not None else None, str(family) if known else name)
+    corpus = sources.with_(tokenizer, row.reads if row is not None else None)
     job = replace(job, options=replace(job.options, dtype=dtype))
-    entry = {
-        "label": "model",
-        "step": None,
-        "tokens": None,
-        "stage": None,
-        "fingerprint": module_fingerprint(model),
-        "corpus": corpus.fingerprint,
-        "model": describe_model(layout),
-    }
-    series = {"arguments": [], "checkpoints": [entry]}
     modes = {module: module.training for module in model.modules()}
-    with _run_of(job, corpus, weights.device, series) as run:
-        if run.is_done(entry):
-            return run
-        if run.has("model"):
-            raise UsageError(
-                f"{run.path} holds readings of other weights; give another out, or fresh=True."
-            )
-        model.eval()
-        try:
+    model.eval()
+    try:
+        layout = find_layout(model) if known else describe(model, corpus.batch(np.arange(1)), name)
+        entry = {
+            "label": "model",
+            "step": None,
+            "tokens": None,
+            "stage": None,
+            "fingerprint": module_fingerprint(model),
+            "corpus": corpus.fingerprint,
+            "model": describe_model(layout),
+        }
+        series = {"arguments": [], "checkpoints": [entry]}
+        with _run_of(job, corpus, weights.device, series) as run:
+            if run.is_done(entry):
+                return run
+            if run.has("model"):
+                raise UsageError(
+                    f"{run.path} holds readings of other weights; give another out, or fresh=True."
+                )
             capture = Capture(model, layout)
             self_check(capture)
             outcome = measure_model(
@@ -276,10 +299,10 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 sites=job.options.sites,
                 tick=job.progress.batches,
             ).named("model")
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-        run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
+            run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return run
 
 

@@ -1,57 +1,145 @@
-"""The corpus as each checkpoint's tokenizer has it, and what shows that files have changed."""
+"""What each checkpoint is fed, and what shows that files have changed."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoprobe.errors import CheckpointError
+from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.models.families import FAMILIES, TEXT, Reads
 from geoprobe.models.hub import Fetcher
-from geoprobe.models.loading import load_tokenizer, tokenizer_folder
+from geoprobe.models.loading import companion_folder, load_processor, load_tokenizer
 from geoprobe.models.series import Checkpoint
-from geoprobe.models.weights import TOKENIZER_FILES
+from geoprobe.models.weights import PROCESSOR_FILES, TOKENIZER_FILES
 
 if TYPE_CHECKING:
+    from geoprobe.data.arrays import Arrays
     from geoprobe.data.corpus import Corpus
+    from geoprobe.data.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is fed, before any checkpoint's tokenizer or image processor has had it.
+
+    Attributes:
+        tokenise: Makes a corpus of the text with a tokenizer.
+        images: Image files; empty where none were asked for.
+        folder: Name of the folder they are in.
+        data: Items that are fed as they are; None where none were given.
+        tokenizer: Folder of a tokenizer or an image processor to use for every checkpoint, or None
+            for their own.
+        trust_remote_code: Whether code that comes with one of them may run.
+    """
+
+    tokenise: Callable[[Any], Corpus]
+    images: tuple[Path, ...] = ()
+    folder: str = ""
+    data: Arrays | None = None
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
+
+    def check(self, reads: Reads | None, family: str) -> None:
+        """Makes sure that a model can read what is fed.
+
+        Args:
+            reads: What its family reads; None for a network that is in no table.
+            family: What to call it.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        if reads is None:
+            if self.images:
+                raise UsageError(
+                    "--images needs a model with an image processor; for a network of --factory, "
+                    "give its input as an array with --data FILE."
+                )
+            if self.data is None and self.tokenizer is None:
+                raise UsageError(
+                    f"What is {family} fed? Give its input as an array with --data FILE, or "
+                    "--tokenizer FOLDER for text."
+                )
+        elif reads.name == TEXT.name:
+            if self.images:
+                raise UsageError(f"--images: {family} models read text; leave it out.")
+            if self.data is not None and not self.data.is_token_ids:
+                raise UsageError(
+                    f"--data: {family} models read token ids, whole numbers of shape (sequences, "
+                    f"time), and x is {self.data.x.dtype} of shape {self.data.x.shape}."
+                )
+        elif self.data is None and not self.images:
+            raise UsageError(
+                f"{family} models read images: give --images FOLDER, or pixels with --data FILE."
+            )
+        elif self.data is not None and (self.data.x.ndim != 4 or self.data.whole_numbers):
+            raise UsageError(
+                f"--data: {family} models read pixels as their image processor makes them, of "
+                f"shape (images, channels, height, width), and x is {self.data.x.dtype} of shape "
+                f"{self.data.x.shape}; for image files, give --images FOLDER."
+            )
+
+    def with_(self, helper: Any, reads: Reads | None) -> Inputs:
+        """What a model is fed, given its tokenizer or image processor (None for data)."""
+        if self.data is not None:
+            return self.data.as_token_ids() if reads == TEXT else self.data
+        if self.images:
+            from geoprobe.data.images import Images
+
+            return Images(self.images, helper, self.folder)
+        return self.tokenise(helper)
 
 
 class Corpora:
-    """The corpus as each checkpoint's tokenizer has it; tokenised once a tokenizer.
+    """What each checkpoint is fed; made once for checkpoints with the same tokenizer.
 
     Args:
-        tokenise: Makes the corpus with a tokenizer.
+        sources: What there is to feed.
         fetcher: Downloads the tokenizers of checkpoints on the hub.
-        tokenizer: Folder of a tokenizer to use for every checkpoint, or None for their own.
-        trust_remote_code: Whether code that comes with a tokenizer may run.
     """
 
-    def __init__(
-        self,
-        tokenise: Callable[[Any], Corpus],
-        fetcher: Fetcher,
-        tokenizer: str | None = None,
-        *,
-        trust_remote_code: bool = False,
-    ) -> None:
-        self._tokenise = tokenise
+    def __init__(self, sources: Sources, fetcher: Fetcher) -> None:
+        self._sources = sources
         self._fetcher = fetcher
-        self._tokenizer = tokenizer
-        self._trust_remote_code = trust_remote_code
         self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
-        self._known: dict[str, Corpus] = {}
+        self._known: dict[str, Inputs] = {}
 
-    def __call__(self, checkpoint: Checkpoint) -> Corpus:
-        """The corpus for a checkpoint."""
+    def __call__(self, checkpoint: Checkpoint) -> Inputs:
+        """The corpus for a checkpoint.
+
+        Raises:
+            UsageError: Its model does not read what is to be fed, or its tokenizer is missing.
+        """
         self._fetcher.small(checkpoint)
+        sources = self._sources
+        reads, family = _reads_of(checkpoint)
+        sources.check(reads, family)
+        key = "" if sources.data is not None else self._digest(checkpoint)
+        if key not in self._known:
+            helper = None
+            if sources.data is None:
+                load = load_processor if sources.images else load_tokenizer
+                helper = load(
+                    checkpoint, sources.tokenizer, trust_remote_code=sources.trust_remote_code
+                )
+            self._known[key] = sources.with_(helper, reads)
+        return self._known[key]
+
+    def _digest(self, checkpoint: Checkpoint) -> str:
+        """What identifies a checkpoint's tokenizer or image processor."""
+        override = self._sources.tokenizer
+        files = PROCESSOR_FILES if self._sources.images else TOKENIZER_FILES
         if checkpoint.kind != "gguf":
-            folder = tokenizer_folder(checkpoint, self._tokenizer)
+            folder = companion_folder(checkpoint, override, files)
             stamps = tuple(
                 (str(folder / name), *state)
                 for name, state in sorted(stamps_in(folder).items())
-                if "token" in name or name in TOKENIZER_FILES
+                if "token" in name or name in files
             )
         else:
             stamps = ((str(checkpoint.path), *stamp(checkpoint.path.stat())),)
@@ -62,13 +150,20 @@ class Corpora:
                 whole = checkpoint.kind != "gguf"
                 digest.update(Path(path).read_bytes() if whole else path.encode())
             self._digests[stamps] = digest.hexdigest()
-        key = self._digests[stamps]
-        if key not in self._known:
-            tokenizer = load_tokenizer(
-                checkpoint, self._tokenizer, trust_remote_code=self._trust_remote_code
-            )
-            self._known[key] = self._tokenise(tokenizer)
-        return self._known[key]
+        return self._digests[stamps]
+
+
+def _reads_of(checkpoint: Checkpoint) -> tuple[Reads | None, str]:
+    """What a checkpoint's model reads, by its config, and what to call it."""
+    if checkpoint.kind == "module":
+        return None, "the network"
+    try:
+        config = json.loads((checkpoint.model_folder / "config.json").read_bytes())
+        family = config.get("model_type")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return TEXT, ""  # a .gguf file, or something that loading will tell more about
+    row = FAMILIES.get(str(family))
+    return (row.reads if row is not None else TEXT), str(family)
 
 
 def stamp(state: os.stat_result) -> tuple[int, int]:

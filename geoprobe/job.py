@@ -11,7 +11,7 @@ from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.probes.registry import choose_plans, settle
 
 if TYPE_CHECKING:
-    from geoprobe.corpora import Corpora
+    from geoprobe.corpora import Corpora, Sources
     from geoprobe.data.corpus import Corpus
     from geoprobe.models.hub import Fetcher
     from geoprobe.models.series import Checkpoint, Series
@@ -42,8 +42,12 @@ class Options:
         probes: Names of one-pass probes.
         text: Files (.jsonl, .parquet, .txt), or strings that are one document each; none is the
             demo series' own text for `demo`, and the built-in corpus for everything else.
+        images: A folder of image files, for models that read images.
+        data: A .npy file, or a .npz or .safetensors file with an array `x`, that is fed as it is:
+            the main input of the model, items first.
+        factory: `package.module:function` that builds the network whose weights the series has.
         field: Field of a .jsonl or .parquet document that holds its text.
-        sequences: At most this many sequences.
+        sequences: At most this many sequences, images or items.
         length: Tokens a sequence at most.
         batch_size: Sequences a batch; None chooses.
         layers: Block numbers (`0,-1`, `::4`), or None for all.
@@ -51,13 +55,17 @@ class Options:
         device: Where to run (`cpu`, `cuda`, `mps`); None is the best there is.
         dtype: Precision of the weights.
         seed: Seed of whatever is drawn.
-        tokenizer: Folder of a tokenizer to use instead of the checkpoints' own.
+        tokenizer: Folder of a tokenizer (of an image processor, for images) to use instead of the
+            checkpoints' own.
         trust_remote_code: Whether code that comes with a checkpoint may run.
         evict: Delete weights downloaded from the hub as soon as they are measured.
     """
 
     probes: tuple[str, ...] = ("spectrum",)
     text: tuple[str, ...] = ()
+    images: str | None = None
+    data: str | None = None
+    factory: str | None = None
     field: str = "text"
     sequences: int = 1024
     length: int = 128
@@ -76,6 +84,23 @@ class Options:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give at least {least}.")
+        fed = {"--text": self.text, "--images": self.images, "--data": self.data is not None}
+        if len(given := [option for option, value in fed.items() if value]) > 1:
+            raise UsageError(f"{' and '.join(given)}: give one of them.")
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether text, images or data were given."""
+        return bool(self.text or self.images or self.data is not None)
+
+    @property
+    def usual_tokens(self) -> tuple[str, ...]:
+        """Token choices where none are named.
+
+        The last token has seen all of a text, the first of an image is its CLS token; a vector is
+        its own mean, and the mean of a map is what a classifier pools.
+        """
+        return ("mean",) if self.data is not None else ("first",) if self.images else ("last",)
 
 
 def make_job(
@@ -90,6 +115,8 @@ def make_job(
     shared = {f.name for f in fields(Options)}
     settled = settle(Options, {n: v for n, v in options.items() if n in shared})
     rest = {n: v for n, v in options.items() if n not in shared}
+    if not rest.get("tokens"):
+        rest["tokens"] = settled.usual_tokens
     plans, settled_rest = choose_plans(settled.probes, rest)
     return Job(settled, plans, settled_rest, out, fresh, progress or Silent(), command)
 
@@ -118,6 +145,34 @@ class Job:
             length=self.options.length,
         )
 
+    def sources(self) -> Sources:
+        """What there is to feed.
+
+        Raises:
+            UsageError: The images or the data are not there.
+        """
+        from geoprobe.corpora import Sources
+
+        options = self.options
+        images: tuple[Path, ...] = ()
+        data = None
+        if options.images:
+            from geoprobe.data.images import image_files
+
+            images = image_files(options.images, options.sequences)
+        if options.data is not None:
+            from geoprobe.data.arrays import read_array
+
+            data = read_array(options.data, options.sequences)
+        return Sources(
+            self.tokenise,
+            images,
+            f"images in {Path(options.images or '').resolve().name}",
+            data,
+            options.tokenizer,
+            options.trust_remote_code,
+        )
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -140,7 +195,7 @@ def find_ready(arguments: list[str], job: Job, select: Mapping[str, Any]) -> Rea
     """
     from geoprobe.models.series import find_series
 
-    found = find_series(arguments, **select)
+    found = find_series(arguments, **select, factory=bool(job.options.factory))
     for label, message in found.skipped:
         job.progress.note(f"{label}: {message}")
     measurable = [c for c in found.checkpoints if not c.incomplete]
@@ -153,16 +208,12 @@ def find_ready(arguments: list[str], job: Job, select: Mapping[str, Any]) -> Rea
     from geoprobe.models.hub import Fetcher
 
     options = job.options
-    tokenise = job.tokenise
-    if not options.text and arguments == ["demo"]:
+    if arguments == ["demo"] and not options.is_fed:
         from geoprobe.data.demo_series import demo_text_path
 
-        text = (str(demo_text_path()),)
-        tokenise = replace(job, options=replace(options, text=text)).tokenise
+        options = replace(options, text=(str(demo_text_path()),))
     fetcher = Fetcher(evict=options.evict)
-    corpora = Corpora(
-        tokenise, fetcher, options.tokenizer, trust_remote_code=options.trust_remote_code
-    )
+    corpora = Corpora(replace(job, options=options).sources(), fetcher)
     return Ready(
         found,
         measurable,

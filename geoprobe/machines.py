@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from geoprobe.errors import GeoprobeError
 from geoprobe.models.capture import Capture, options_of
+from geoprobe.models.examples import example
 from geoprobe.models.layout import Layout, Tap, find_layout
 from geoprobe.probes.base import Feed, Plan, Survey
 
@@ -125,20 +126,31 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now -= self._known.pop(key, 0)
 
 
-def forward_flops(model: nn.Module, layout: Layout, batch: int, length: int) -> tuple[float, int]:
+def forward_flops(
+    model: nn.Module,
+    layout: Layout,
+    batch: int,
+    length: int,
+    image: tuple[int, ...] | None = None,
+) -> tuple[float, int]:
     """Operations and peak activation bytes of one pass of the backbone, on the meta device.
 
     Args:
         model: A model on the meta device.
         layout: Where its backbone is.
-        batch: Sequences.
+        batch: Sequences or images.
         length: Tokens of each.
+        image: Channels, height and width of images.
     """
     backbone = model.get_submodule(layout.backbone)
-    ids = torch.zeros(batch, length, dtype=torch.long, device="meta")
+    dtype = next(model.parameters()).dtype
+    meta = torch.device("meta")
+    inputs = example(model, layout, batch, length, device=meta, dtype=dtype, image=image)
+    if layout.vocabulary:  # without a mask, whose values some families ask for
+        inputs = {layout.reads.name: inputs[layout.reads.name]}
     live = _Live(model)
     with FlopCounterMode(display=False) as flops, live, torch.no_grad():
-        backbone(input_ids=ids, **options_of(backbone))
+        backbone(**inputs, **options_of(backbone))
     return float(flops.get_total_flops()), live.peak
 
 
@@ -150,6 +162,7 @@ def calibrate(
     batch: int,
     length: int,
     flops: float,
+    image: tuple[int, ...] | None = None,
 ) -> Rates:
     """Times a few blocks of this very model with random weights, and the statistics themselves.
 
@@ -161,32 +174,51 @@ def calibrate(
         batch: Sequences a batch.
         length: Tokens of each.
         flops: Operations of a batch's forward pass.
+        image: Channels, height and width of images.
     """
-    forward = _forward_rate(model, layout, survey, batch, length, flops)
+    forward = _forward_rate(model, layout, survey, batch, length, flops, image)
     watching, reading, overhead = _statistics_rates(layout, plans, survey, batch, length)
     return Rates(forward, watching, reading, overhead * len(survey.sites))
 
 
 def _forward_rate(
-    model: nn.Module, layout: Layout, survey: Survey, batch: int, length: int, flops: float
+    model: nn.Module,
+    layout: Layout,
+    survey: Survey,
+    batch: int,
+    length: int,
+    flops: float,
+    image: tuple[int, ...] | None,
 ) -> float:
-    depth = int(_FORWARD_BUDGET / flops * layout.depth)
+    device, dtype = survey.device, survey.dtype
+    whole = layout.item is not None  # a network whose blocks are not known
+    depth = int(_FORWARD_BUDGET / flops * max(layout.depth, 1))
     weights = sum(p.numel() for p in model.parameters()) / max(layout.depth, 1)
     if depth < 1 or weights > 2**27:
-        return _product_rate(survey.dtype, survey.device)
+        return _product_rate(dtype, device)
     try:
-        depth = min(depth, layout.depth)
-        empty = _shallow(model, depth, torch.bfloat16, torch.device("meta"))
-        found = find_layout(empty)
-        mine, _ = forward_flops(empty, found, batch, length)
-        capture = Capture(_shallow(model, depth, survey.dtype, survey.device), found)
-        draw = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, found.vocabulary, (batch, length), generator=draw)
-        ids = ids.to(survey.device)
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if whole:
+            small, found, mine = _filled(model, dtype, device), layout, flops
+        else:
+            depth = min(depth, layout.depth)
+            empty = _shallow(model, depth, torch.bfloat16, torch.device("meta"))
+            found = find_layout(empty)
+            mine, _ = forward_flops(empty, found, batch, length, image)
+            small = _shallow(model, depth, dtype, device)
+        capture = Capture(small, found)
+        inputs = example(small, found, batch, length, device=device, dtype=dtype, image=image)
         return mine / _seconds(lambda: capture.run(inputs, found.sites, lambda *_: None))
     except (GeoprobeError, RuntimeError, ValueError, TypeError, AttributeError):
-        return _product_rate(survey.dtype, survey.device)  # a family that cannot be made shallow
+        return _product_rate(dtype, device)  # a family that cannot be made shallow
+
+
+def _filled(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A network of the meta device with small numbers for weights."""
+    found = deepcopy(model).to_empty(device=device).to(dtype)
+    with torch.no_grad():
+        for tensor in [*found.parameters(), *found.buffers()]:
+            tensor.fill_(1 / 64 if tensor.is_floating_point() else 0)
+    return found
 
 
 def _shallow(model: nn.Module, depth: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -225,14 +257,14 @@ def _statistics_rates(
     """
     width = min(layout.width, _WIDEST)
     threads = torch.get_num_threads()
-    names = [f"block.{i}" for i in range(min(layout.depth, max(2, threads)))]
+    names = [f"block.{i}" for i in range(min(layout.depth or len(survey.sites), max(2, threads)))]
     small = replace(
         layout,
         width=width,
         depth=len(names),
         taps={name: Tap("", "output", width) for name in names},
     )
-    told = replace(survey, layout=small, sites=names)
+    told = replace(survey, layout=small, sites=names, times={})
     for sequences in (min(len(survey.lengths), _MOST_SEQUENCES), 2 * batch):
         told = replace(told, lengths=np.full(sequences, length))
         work = [cost for plan in plans if plan.probe is not None for cost in plan.cost(told)]
@@ -284,7 +316,12 @@ def _rehearse(plan: Plan, told: Survey, activations: Tensor) -> tuple[float, flo
 
 def _feed(start: int, batch: int, length: int, device: torch.device) -> Feed:
     ids = torch.zeros(batch, length, dtype=torch.long, device=device)
-    return Feed(ids, torch.ones_like(ids), np.arange(start, start + batch), np.full(batch, length))
+    return Feed(
+        {"input_ids": ids},
+        torch.ones_like(ids),
+        np.arange(start, start + batch),
+        np.full(batch, length),
+    )
 
 
 def _seconds(call: Callable[[], object], times: int = 3) -> float:

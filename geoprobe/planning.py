@@ -17,6 +17,9 @@ from geoprobe.machines import (
     forward_flops,
     on_accelerator,
 )
+from geoprobe.models.capture import Capture
+from geoprobe.models.examples import example
+from geoprobe.models.factory import build, describe
 from geoprobe.models.hub import absent_of
 from geoprobe.models.layout import find_layout
 from geoprobe.models.pretrained import empty_model, quiet_transformers
@@ -27,6 +30,7 @@ from geoprobe.survey import check_length
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from geoprobe.data.inputs import Inputs
     from geoprobe.models.series import Checkpoint
 
 _READ_RATE = 1e9
@@ -85,8 +89,9 @@ class Estimate:
 def estimate(
     checkpoints: Sequence[Checkpoint],
     plans: Sequence[Plan],
-    lengths: NDArray[np.int64],
+    corpus: Inputs | None,
     *,
+    lengths: NDArray[np.int64],
     batch: int,
     memory: int,
     device: torch.device,
@@ -95,13 +100,15 @@ def estimate(
     sites: str | None = None,
     accelerator: str | None = None,
     trust_remote_code: bool = False,
+    factory: str | None = None,
 ) -> Estimate:
     """Estimates a series' measurement by its newest checkpoint.
 
     Args:
         checkpoints: The series; configs must be here, weights need not.
         plans: What is to be measured.
-        lengths: Tokens of each sequence (n,).
+        corpus: What is to be fed; None for full sequences of text.
+        lengths: Tokens of each of its items (n,).
         batch: Sequences a batch.
         memory: Bytes that statistics may take.
         device: Where the model will run.
@@ -110,6 +117,7 @@ def estimate(
         sites: Sites to watch, as `--sites` has them.
         accelerator: A name in `ACCELERATORS` to estimate for as well.
         trust_remote_code: Whether code that comes with the checkpoint may run.
+        factory: Builds the network, for weights of one that is in no table.
 
     Raises:
         UsageError: The config or an option is wrong.
@@ -117,29 +125,41 @@ def estimate(
     import psutil
 
     newest = checkpoints[-1]
-    model = empty_model(newest, trust_remote_code=trust_remote_code)
-    # Some kernels of mixtures of experts exist in bfloat16 alone; operations are as many.
-    model = model.to(torch.bfloat16)
-    layout = find_layout(model)
+    first = None if corpus is None else corpus.batch(np.arange(1))
+    if factory is not None:
+        assert first is not None
+        with torch.device("meta"):
+            model = build(factory).to(torch.bfloat16)
+        layout = describe(model, first, factory)
+    else:
+        # Some kernels of mixtures of experts exist in bfloat16 alone; operations are as many.
+        model = empty_model(newest, trust_remote_code=trust_remote_code).to(torch.bfloat16)
+        layout = find_layout(model)
     for plan in plans:
         plan.check(layout)
-    longest = int(lengths.max())
-    check_length(layout, longest)
+    check_length(layout, int(lengths.max()))
     chosen = layout.select(layers=layers, sites=sites)
-    survey = Survey(layout, chosen, lengths, 0, memory, dtype, device)
+    image, times = None, {}
+    if first is not None and first.lengths is None:  # the model makes the tokens
+        image = first.values.shape[1:]
+        meta = torch.device("meta")
+        one = example(model, layout, 1, 1, image=image, device=meta, dtype=torch.bfloat16)
+        times = Capture(model, layout).times(one, chosen)
+    longest = int(lengths.max()) * max(times.values(), default=1)
+    survey = Survey(layout, chosen, lengths, 0, memory, dtype, device, times)
     costs = [cost for plan in plans for cost in plan.cost(survey)]
     with quiet_transformers():
-        flops, live = forward_flops(model, layout, batch, longest)
-        rates = calibrate(model, layout, plans, survey, batch, longest, flops)
+        flops, live = forward_flops(model, layout, batch, longest, image)
+        rates = calibrate(model, layout, plans, survey, batch, longest, flops, image)
     gc.collect()
     give_back()  # the calibration has imported what a measurement imports, and is gone
     libraries = int(psutil.Process().memory_info().rss)
-    tokens = int(lengths.sum())
+    tokens = int(lengths.sum()) * max(times.values(), default=1)
     batches = -(-len(lengths) // batch)
     # A batch is as wide as its longest sequence.
     padded = sum(
         int(part.max()) * len(part) for part in np.array_split(lengths, batches) if len(part)
-    )
+    ) * max(times.values(), default=1)
     passes = (any(plan.probe is not None for plan in plans)) + sum(c.passes for c in costs)
     head = 2.0 * layout.width * layout.vocabulary * tokens * sum(c.heads for c in costs)
     forward = flops / (batch * longest) * padded * passes + head

@@ -11,6 +11,7 @@ import torch
 
 from geoprobe.corpora import Corpora, stamps
 from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
+from geoprobe.feeds import feed, feeds
 from geoprobe.models.capture import Capture
 from geoprobe.models.hub import Fetcher
 from geoprobe.models.loading import (
@@ -21,13 +22,12 @@ from geoprobe.models.loading import (
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
 from geoprobe.probes.base import Feed, Outcome, Plan, Probe, Subject, Survey
-from geoprobe.statistics import GROUPS
 from geoprobe.statistics.memory import give_back
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from torch import Tensor
 
-    from geoprobe.data.corpus import Corpus
+    from geoprobe.data.inputs import Inputs
     from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
 
@@ -54,31 +54,10 @@ class Progress(Protocol):
         ...
 
 
-def feeds(corpus: Corpus, batch_size: int, device: torch.device) -> Iterator[Feed]:
-    """Batches of a corpus, jackknife group by group.
-
-    Sequences of one group come together, so that a batch's second moments are one matrix product
-    instead of one a group. Moments do not depend on the order.
-    """
-    order = np.argsort(np.arange(len(corpus)) % GROUPS, kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield _feed(corpus, order[start : start + batch_size], device)
-
-
-def _feed(corpus: Corpus, index: NDArray[np.int64], device: torch.device) -> Feed:
-    batch = corpus.batch(index)
-    return Feed(
-        input_ids=torch.from_numpy(batch.input_ids).to(device),
-        mask=torch.from_numpy(batch.attention_mask).to(device),
-        index=batch.index,
-        lengths=batch.attention_mask.sum(1),
-    )
-
-
 def measure_model(
     loaded: Loaded,
     capture: Capture,
-    corpus: Corpus,
+    corpus: Inputs,
     plans: Sequence[Plan],
     *,
     batch_size: int,
@@ -111,30 +90,39 @@ def measure_model(
         plan.check(loaded.layout)
     chosen = loaded.layout.select(layers=layers, sites=sites)
     warning = check_length(loaded.layout, int(corpus.lengths.max()))
-    survey = Survey(loaded.layout, chosen, corpus.lengths, seed, memory, weights.dtype, device)
+    reads = loaded.layout.reads
+    first = feed(corpus, np.arange(1), device, reads, weights.dtype)
+    times = capture.times(first.inputs, chosen) if first.made_by_model else {}
+    survey = Survey(
+        loaded.layout, chosen, corpus.lengths, seed, memory, weights.dtype, device, times
+    )
     probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
     watchers: dict[str, list[Probe]] = {}
     for probe in probes:
         for site in probe.sites():
             watchers.setdefault(site, []).append(probe)
-    _pilot(capture, corpus, probes, batch_size, device)
+    _pilot(capture, corpus, probes, batch_size, weights)
     total = -(-len(corpus) // batch_size)
     tokens = 0
-    for done, feed in enumerate(feeds(corpus, batch_size, device) if watchers else ()):
-        inputs = {"input_ids": feed.input_ids, "attention_mask": feed.mask}
+    each = max(times.values(), default=1)
 
-        def observe(site: str, activations: Any, feed: Feed = feed) -> None:
+    def batches() -> Iterator[Feed]:
+        return feeds(corpus, batch_size, device, reads, weights.dtype)
+
+    for done, batch in enumerate(batches() if watchers else ()):
+
+        def observe(site: str, activations: Any, batch: Feed = batch) -> None:
             for probe in watchers[site]:
-                probe.observe(site, activations, feed)
+                probe.observe(site, activations, batch.at(activations))
 
-        capture.run(inputs, watchers, observe)
+        capture.run(batch.inputs, watchers, observe)
         give_back()
-        tokens += int(feed.lengths.sum())
+        tokens += int(batch.lengths.sum()) * each
         tick(done + 1, total, tokens)
     outcome = Outcome(findings=[warning] if warning else [])
     for probe in probes:
         outcome.add(probe.finish())
-    subject = Subject(capture, lambda: feeds(corpus, batch_size, device))
+    subject = Subject(capture, batches)
     for plan in plans:
         if plan.study is not None:
             outcome.add(plan.study.run(subject))
@@ -164,10 +152,10 @@ def check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
 
 def _pilot(
     capture: Capture,
-    corpus: Corpus,
+    corpus: Inputs,
     probes: Sequence[Probe],
     batch_size: int,
-    device: torch.device,
+    weights: Tensor,
 ) -> None:
     """Shows the first sequences of the corpus beforehand to the probes that ask for it.
 
@@ -179,13 +167,14 @@ def _pilot(
             wanted.setdefault(site, []).append(probe)
     first = np.arange(min(PILOT_SEQUENCES, len(corpus)))
     for start in range(0, len(first) if wanted else 0, batch_size):
-        feed = _feed(corpus, first[start : start + batch_size], device)
+        part = first[start : start + batch_size]
+        batch = feed(corpus, part, weights.device, capture.layout.reads, weights.dtype)
 
-        def observe(site: str, activations: Any, feed: Feed = feed) -> None:
+        def observe(site: str, activations: Any, batch: Feed = batch) -> None:
             for probe in wanted[site]:
-                probe.pilot(site, activations, feed)
+                probe.pilot(site, activations, batch.at(activations))
 
-        capture.run({"input_ids": feed.input_ids, "attention_mask": feed.mask}, wanted, observe)
+        capture.run(batch.inputs, wanted, observe)
 
 
 @dataclass(frozen=True)
@@ -204,6 +193,7 @@ class Settings:
         layers: Blocks to watch, as `--layers` has them.
         sites: Sites to watch, as `--sites` has them.
         trust_remote_code: Whether code that comes with a checkpoint may run.
+        factory: Builds the network, for weights of one that is in no table.
     """
 
     corpus_for: Corpora
@@ -217,6 +207,7 @@ class Settings:
     layers: str | None = None
     sites: str | None = None
     trust_remote_code: bool = False
+    factory: str | None = None
 
 
 class Bench:
@@ -229,11 +220,14 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self._corpus_for = settings.corpus_for
         self._loader = Loader(
-            settings.device, settings.dtype, trust_remote_code=settings.trust_remote_code
+            settings.device,
+            settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            factory=settings.factory,
         )
         self._capture: Capture | None = None
 
-    def prepare(self, checkpoint: Checkpoint) -> tuple[Loaded, Capture, Corpus]:
+    def prepare(self, checkpoint: Checkpoint) -> tuple[Loaded, Capture, Inputs]:
         """Loads a checkpoint, checks the layout of a new architecture, and tokenises its corpus.
 
         Raises:
@@ -241,7 +235,8 @@ class Bench:
             UsageError: Its family is not supported, or it has no tokenizer.
         """
         corpus = self._corpus_for(checkpoint)
-        loaded = self._loader.load(checkpoint)
+        first = corpus.batch(np.arange(1)) if checkpoint.kind == "module" else None
+        loaded = self._loader.load(checkpoint, first)
         if self._capture is None or self._capture.model is not loaded.model:
             self._capture = None  # frees the old model before the check takes its memory
             capture = Capture(loaded.model, loaded.layout)
@@ -322,7 +317,7 @@ def survey_series(
 def _with_room(
     loaded: Loaded,
     capture: Capture,
-    corpus: Corpus,
+    corpus: Inputs,
     settings: Settings,
     batch_size: int,
     progress: Progress,

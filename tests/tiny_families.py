@@ -18,6 +18,7 @@ _LLAMA = {**_DENSE, "num_key_value_heads": 2}
 _GEMMA = {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "pad_token_id": 1}
 _GPT = {**_COMMON, "n_embd": WIDTH, "n_layer": DEPTH, "n_head": 4}
 _ENCODER = {**_BLOCKS, "vocab_size": VOCABULARY, "max_position_embeddings": 40}
+_VISION = {**_BLOCKS, "image_size": 12, "patch_size": 4, "num_channels": 3}
 _EXPERTS = {**_LLAMA, "num_experts_per_tok": 2, "max_position_embeddings": 64}
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -115,10 +116,30 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "feed_forward_proj": "gated-gelu",
         },
     ),
+    "vit": ("ViTConfig", _VISION),
+    "dinov2": ("Dinov2Config", {**_VISION, "mlp_ratio": 2, "layerscale_value": 0.7}),
+    "dinov2_with_registers": (
+        "Dinov2WithRegistersConfig",
+        {**_VISION, "use_swiglu_ffn": True, "num_register_tokens": 2, "layerscale_value": 0.7},
+    ),
 }
+
+VISION = ("vit", "dinov2", "dinov2_with_registers")
+"""Families that read images."""
 
 CORE = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox", "gpt2")
 """Families of the slower tests; what differs between the others is tested by itself."""
+
+
+def tiny_inputs(family: str, batch: int = 3, time: int = 7) -> dict[str, Any]:
+    """Random input of a family's model: token ids, or images of three by three patches."""
+    import torch
+
+    draw = torch.Generator().manual_seed(3)
+    if family in VISION:
+        return {"pixel_values": torch.randn(batch, 3, 12, 12, generator=draw)}
+    ids = torch.randint(0, VOCABULARY, (batch, time), generator=draw)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def tiny_config(family: str, **changes: Any) -> Any:
@@ -134,7 +155,7 @@ def tiny_model(family: str, seed: int = 0, **changes: Any) -> Any:
     import torch
     import transformers
 
-    from geoprobe.models.layout import FAMILIES
+    from geoprobe.models.families import FAMILIES
 
     torch.manual_seed(seed)
     config = tiny_config(family, **changes)

@@ -8,28 +8,37 @@ import typer
 
 from geoprobe.commands import options as o
 from geoprobe.commands.console import listing_console
+from geoprobe.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from geoprobe.models.layout import Layout
 
 
 def layout(
     series: o.SeriesArgument,
+    data: o.Data = None,
+    factory: o.Factory = None,
     trust_remote_code: o.TrustRemoteCode = False,
     json: o.Json = False,
 ) -> None:
     """Show the sites of a model: names, shapes, where they are read, what is missing.
 
-    Reads the config of the newest checkpoint and no weights.
+    Reads the config of the newest checkpoint and no weights. A network of --factory is built, and
+    run on an item of --data.
     """
     from geoprobe.models.hub import Fetcher
     from geoprobe.models.layout import find_layout
     from geoprobe.models.pretrained import empty_model
     from geoprobe.models.series import find_series
 
-    newest = find_series(series).checkpoints[-1]
-    Fetcher().small(newest)
-    found = find_layout(empty_model(newest, trust_remote_code=trust_remote_code))
+    newest = find_series(series, factory=factory is not None).checkpoints[-1]
+    if factory is not None:
+        found = _of_network(factory, data)
+    else:
+        Fetcher().small(newest)
+        found = find_layout(empty_model(newest, trust_remote_code=trust_remote_code))
     if json:
         import json as json_module
 
@@ -41,8 +50,14 @@ def layout(
     console = listing_console()
     console.print(
         Text(
-            f"{newest.label}: {found.family}, {found.depth} block{'s' * (found.depth != 1)}, "
-            f"width {found.width}, {found.vocabulary:,} token ids"
+            f"{newest.label}: {found.family}, "
+            + (f"{found.depth} block{'s' * (found.depth != 1)}, " if found.depth else "")
+            + f"width {found.width}, "
+            + (
+                f"{found.vocabulary:,} token ids"
+                if found.vocabulary
+                else f"reads {found.reads.name}"
+            )
             + (f", {found.positions:,} positions" if found.positions else "")
             + (", bidirectional" if found.bidirectional else "")
         )
@@ -59,10 +74,30 @@ def layout(
         console.print(Text(f"no {kind}: {reason}"), soft_wrap=True)
 
 
+def _of_network(factory: str, data: Path | None) -> Layout:
+    """The layout of a network that is in no table."""
+    import numpy as np
+
+    from geoprobe.data.arrays import read_array
+    from geoprobe.models.factory import build, describe
+
+    if data is None:
+        raise UsageError(
+            "--factory: the shapes of its sites show on input only; give some with --data FILE."
+        )
+    return describe(build(factory), read_array(data, 2).batch(np.arange(1)), factory)
+
+
 def _rows(found: Layout) -> list[tuple[str, int, str]]:
     """One row for all sites of a kind that are alike but for the number of their block."""
     from geoprobe.models.layout import kind_of
 
+    if not found.depth:  # a network that is in no table
+        measured = set(found.sites)
+        return [
+            (site, tap.width, "output" + (", measured by default" if site in measured else ""))
+            for site, tap in found.taps.items()
+        ]
     number_at = found.taps["embed"].module.count(".")  # the path of block 0 ends in its number
     rows: dict[tuple[str, int, str], list[str]] = {}
     for site, tap in found.taps.items():
@@ -88,6 +123,7 @@ def _document(label: str, found: Layout) -> dict[str, Any]:
         "depth": found.depth,
         "width": found.width,
         "vocabulary": found.vocabulary,
+        "reads": found.reads.name,
         "positions": found.positions,
         "bidirectional": found.bidirectional,
         "sites": [

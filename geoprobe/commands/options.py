@@ -28,12 +28,13 @@ SeriesArgument = Annotated[
     ),
 ]
 Tokens = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--tokens",
         help="last (the last real token of a sequence), first (its first: CLS), mean, all; or "
-        "several: last,all.",
+        "several: last,all. Default: last; first of images; mean of --data.",
         rich_help_panel=_MEASURE,
+        show_default=False,
     ),
 ]
 Convention = Annotated[
@@ -81,12 +82,41 @@ Text = Annotated[
         show_default=False,
     ),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        help="Folder of image files, for models that read images; patches are tokens.",
+        rich_help_panel=_TEXT,
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Array fed as it is, items first: .npy, or x in .npz or .safetensors.",
+        rich_help_panel=_TEXT,
+        show_default=False,
+    ),
+]
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        "--factory",
+        help="package.module:function that builds the network whose weights SERIES has "
+        "(.safetensors, .pt); its sites are its modules' paths.",
+        rich_help_panel=_SERIES,
+        show_default=False,
+    ),
+]
 Field = Annotated[
     str,
     typer.Option("--field", help="Field with the text in .jsonl/.parquet.", rich_help_panel=_TEXT),
 ]
 Sequences = Annotated[
-    int, typer.Option("--sequences", help="At most N sequences.", rich_help_panel=_TEXT)
+    int,
+    typer.Option("--sequences", help="At most N sequences, images, items.", rich_help_panel=_TEXT),
 ]
 Length = Annotated[
     int, typer.Option("--length", help="Tokens a sequence at most.", rich_help_panel=_TEXT)
@@ -95,7 +125,8 @@ Tokenizer = Annotated[
     str | None,
     typer.Option(
         "--tokenizer",
-        help="Folder of a tokenizer, where the checkpoints have none.",
+        help="Folder of a tokenizer (for images, of an image processor), where the checkpoints "
+        "have none.",
         rich_help_panel=_TEXT,
         show_default=False,
     ),
@@ -176,7 +207,8 @@ Sites = Annotated[
     typer.Option(
         "--sites",
         help="Sites to measure: embed, block.3, final, attention.3, mlp.gate.3, mlp.up.3, "
-        "neurons.3, mlp.out.3; without a number in every block. Default: embed, block, final.",
+        "neurons.3, mlp.out.3; without a number in every block. Module paths with --factory; * "
+        "stands for anything. Default: embed, block, final.",
         rich_help_panel=_COMPUTE,
         show_default=False,
     ),
@@ -255,7 +287,7 @@ def numbers(option: str, text: str | None) -> tuple[int, ...]:
 _WHICH = ("pattern", "every", "log_spaced", "last", "revisions", "base")
 _AS_THEY_ARE = (
     *("drop_sinks", "field", "sequences", "length", "tokenizer", "batch_size", "layers", "sites"),
-    *("device", "dtype", "seed", "trust_remote_code", "evict"),
+    *("device", "dtype", "seed", "trust_remote_code", "evict", "factory"),
 )
 
 
@@ -275,6 +307,8 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "select": which(given),
         "tokens": words(given["tokens"]),
+        "images": None if given["images"] is None else str(given["images"]),
+        "data": None if given["data"] is None else str(given["data"]),
         "conventions": words(given["convention"]),
         "ablate": numbers("--ablate", given["ablate"]),
         "skip": words(given["skip"]),

@@ -23,13 +23,15 @@ def plan(
             "--probes", help="Probes of the one pass.", rich_help_panel="What is measured"
         ),
     ] = "spectrum",
-    tokens: o.Tokens = "last",
+    tokens: o.Tokens = None,
     convention: o.Convention = "exact",
     drop_sinks: o.DropSinks = False,
     ablate: o.Ablate = None,
     skip: o.Skip = None,
     text: o.Text = None,
     field: o.Field = "text",
+    images: o.Images = None,
+    data: o.Data = None,
     sequences: o.Sequences = 1024,
     length: o.Length = 128,
     tokenizer: o.Tokenizer = None,
@@ -39,6 +41,7 @@ def plan(
     last: o.Last = None,
     revisions: o.Revisions = None,
     base: o.Base = None,
+    factory: o.Factory = None,
     batch_size: o.BatchSize = None,
     layers: o.Layers = None,
     sites: o.Sites = None,
@@ -95,7 +98,7 @@ def _show(found: Estimate) -> None:
     several = f"{found.checkpoints} checkpoint{'s' * (found.checkpoints != 1)}"
     console.print(
         f"{several} of a {found.family} model with {_count(found.parameters)} parameters; "
-        f"{found.sequences:,} sequences, {found.tokens:,} tokens each, {found.batch} a batch"
+        f"each fed {found.sequences:,} inputs ({found.tokens:,} tokens), {found.batch} a batch"
     )
     if found.download:
         console.print(f"to download: {_bytes(found.download)} at most")

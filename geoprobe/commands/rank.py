@@ -30,7 +30,7 @@ def rank(
             show_default=False,
         ),
     ] = None,
-    tokens: o.Tokens = "last",
+    tokens: o.Tokens = None,
     convention: o.Convention = "exact",
     drop_sinks: o.DropSinks = False,
     ablate: o.Ablate = None,
@@ -47,6 +47,8 @@ def rank(
     ] = None,
     text: o.Text = None,
     field: o.Field = "text",
+    images: o.Images = None,
+    data: o.Data = None,
     sequences: o.Sequences = 1024,
     length: o.Length = 128,
     tokenizer: o.Tokenizer = None,
@@ -56,6 +58,7 @@ def rank(
     last: o.Last = None,
     revisions: o.Revisions = None,
     base: o.Base = None,
+    factory: o.Factory = None,
     evict: o.Evict = False,
     batch_size: o.BatchSize = None,
     layers: o.Layers = None,
@@ -78,10 +81,13 @@ def rank(
         if series:
             raise UsageError("Give either SERIES or --features FILE, one of the two.")
         for option, is_given in (
-            ("--tokens", tokens != "last"),
+            ("--tokens", tokens),
             ("--drop-sinks", drop_sinks),
             ("--ablate", ablate),
             ("--text", text),
+            ("--images", images),
+            ("--data", data),
+            ("--factory", factory),
         ):
             if is_given:
                 raise UsageError(
@@ -102,7 +108,8 @@ def rank(
         return
     if not series:
         raise UsageError("No series was given; try `geoprobe rank demo`, or give --features FILE.")
-    _check_no_features(series)
+    if factory is None:
+        _check_no_features(series)
     from geoprobe.api import measure
     from geoprobe.commands.progress import Bars
 

@@ -90,7 +90,7 @@ def series(
 
 def _missing(newest: Checkpoint) -> list[str]:
     """What `rank` would stop at, as far as the newest checkpoint's file names and config tell."""
-    from geoprobe.models.layout import FAMILIES
+    from geoprobe.models.families import FAMILIES
     from geoprobe.models.weights import TOKENIZER_FILES, shown
 
     if newest.kind == "gguf" or (newest.remote is not None and newest.remote.absent):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoprobe.data.inputs import Batch
 from geoprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,21 +33,6 @@ _DOCUMENTS_AT_ONCE = 256
 _ROWS_AT_ONCE = 16_384
 _CHARACTERS_A_TOKEN = 8
 _MARGIN = 1024
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sequences padded on the right to the longest of them.
-
-    Attributes:
-        input_ids: Token ids (batch, time).
-        attention_mask: 1 for real tokens, 0 for padding (batch, time).
-        index: Index of each sequence in the corpus (batch,).
-    """
-
-    input_ids: NDArray[np.int64]
-    attention_mask: NDArray[np.int64]
-    index: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -121,8 +107,7 @@ class Corpus:
         ids = np.full((len(index), int(lengths.max())), self.pad_id, dtype=np.int64)
         for row, i in enumerate(index):
             ids[row, : lengths[row]] = self.sequence(int(i))
-        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        return Batch(ids, mask, np.asarray(index, dtype=np.int64))
+        return Batch(ids, np.asarray(index, dtype=np.int64), lengths)
 
 
 def build_corpus(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,22 +30,26 @@ Edit = Callable[["Tensor"], "Tensor"]
 
 def _first(value: Any) -> Tensor:
     """Blocks return a tensor in some families and a tuple that begins with it in others."""
-    tensor: Tensor = value[0] if isinstance(value, tuple) else value
+    tensor: Tensor = value[0] if isinstance(value, tuple | list) else value
     return tensor
 
 
-def _part(whole: Tensor, half: int | None, batch: int) -> Tensor:
+def _part(whole: Tensor, tap: Tap, batch: int) -> Tensor:
     """A site's activations (batch, time, d): some families flatten tokens, some fuse two maps."""
-    if whole.ndim == 2:
-        whole = whole.view(batch, -1, whole.shape[-1])
-    return whole if half is None else whole.chunk(2, dim=-1)[half]
+    if tap.features == "first":
+        return whole.flatten(2).transpose(1, 2)
+    if whole.ndim != 3:
+        whole = whole.reshape(batch, -1, whole.shape[-1])
+    return whole if tap.half is None else whole.chunk(2, dim=-1)[tap.half]
 
 
-def _with_part(whole: Tensor, half: int | None, part: Tensor) -> Tensor:
+def _with_part(whole: Tensor, tap: Tap, part: Tensor) -> Tensor:
     """What a module gives when a site's activations are replaced."""
-    if half is not None:
+    if tap.features == "first":
+        return part.transpose(1, 2).reshape(whole.shape)
+    if tap.half is not None:
         halves = list(whole.chunk(2, dim=-1))
-        halves[half] = part.view_as(halves[half])
+        halves[tap.half] = part.view_as(halves[tap.half])
         return torch.cat(halves, dim=-1)
     return part.reshape(whole.shape)
 
@@ -53,6 +58,17 @@ def options_of(backbone: nn.Module) -> dict[str, bool]:
     """What a measuring pass tells a backbone besides its input: to keep no cache."""
     takes = inspect.signature(backbone.forward).parameters
     return {"use_cache": False} if "use_cache" in takes else {}
+
+
+@contextmanager
+def module_by_module() -> Iterator[None]:
+    """Keeps PyTorch's own encoder layers from running as one kernel, past their modules."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 class Capture:
@@ -93,8 +109,10 @@ class Capture:
         edits = edits or {}
         watched = set(sites)
         wanted = self._in_order({*watched, *edits}, inputs)
-        with torch.inference_mode(), self._wrapped.trace(**inputs, **self.options) as tracer:
-            self._body(tracer, wanted, watched, observe, edits, len(next(iter(inputs.values()))))
+        with module_by_module(), torch.inference_mode():  # noqa: SIM117 (nnsight reads the body)
+            with self._wrapped.trace(**inputs, **self.options) as tracer:
+                batch = len(next(iter(inputs.values())))
+                self._body(tracer, wanted, watched, observe, edits, batch)
 
     def _body(
         self,
@@ -110,11 +128,11 @@ class Capture:
             value = module.input if side == "input" else module.output
             whole = _first(value)
             for site in sites:
-                half = self.layout.taps[site].half
-                tensor = _part(whole, half, batch)
+                tap = self.layout.taps[site]
+                tensor = _part(whole, tap, batch)
                 if site in edits:
                     tensor = edits[site](tensor)
-                    whole = _with_part(whole, half, tensor)
+                    whole = _with_part(whole, tap, tensor)
                     if side == "input":
                         module.input = whole
                     else:
@@ -129,6 +147,12 @@ class Capture:
         for part in path.split("."):
             moved = f"{NNsight.OVERLOAD_PREFIX}{part}"
             found = getattr(found, moved if moved in vars(found) else part)
+        return found
+
+    def times(self, inputs: Mapping[str, Tensor], sites: Iterable[str]) -> dict[str, int]:
+        """Number of tokens that the model makes of an item, site by site."""
+        found: dict[str, int] = {}
+        self.run(inputs, sites, lambda site, x: found.update({site: x.shape[1]}))
         return found
 
     def hidden(self, inputs: Mapping[str, Tensor], edits: Mapping[str, Edit]) -> Tensor:
@@ -203,7 +227,7 @@ class Capture:
             else:
                 handles.append(module.register_forward_hook(note))
         try:
-            with torch.inference_mode():
+            with module_by_module(), torch.inference_mode():
                 self.backbone(**{k: v[:1] for k, v in inputs.items()}, **self.options)
         finally:
             for handle in handles:

@@ -16,6 +16,7 @@ from geoprobe.models.weights import (
     foreign_format,
     has_weights,
     is_state,
+    is_weights_of_module,
     kind_of_folder,
     shown,
 )
@@ -39,7 +40,8 @@ class Found:
         if self.remote is not None:
             asked = self.remote.revision
             return asked if asked != "main" else self.remote.repo.split("/")[1]
-        return self.path.stem if self.kind in ("gguf", "state") else self.path.name
+        is_file = self.kind in ("gguf", "state") or (self.kind == "module" and self.path.is_file())
+        return self.path.stem if is_file else self.path.name
 
     @property
     def above(self) -> list[str]:
@@ -49,8 +51,23 @@ class Found:
         return [p.name for p in self.path.absolute().parents]
 
 
-def expand(argument: str, skipped: list[tuple[str, str]], revisions: str | None) -> list[Found]:
-    """The checkpoints that one argument stands for."""
+def expand(
+    argument: str,
+    skipped: list[tuple[str, str]],
+    revisions: str | None,
+    *,
+    factory: bool = False,
+) -> list[Found]:
+    """The checkpoints that one argument stands for.
+
+    Args:
+        argument: What the user named.
+        skipped: Gets what is left out, and why.
+        revisions: A glob over the revisions of a model of the hub.
+        factory: Whether the weights are those of a network that a function builds.
+    """
+    if factory:
+        return _of_module(argument)
     if argument == "demo":
         from geoprobe.data.demo_series import demo_folder
 
@@ -78,6 +95,30 @@ def expand(argument: str, skipped: list[tuple[str, str]], revisions: str | None)
         )
     # "." and ".." have no name of their own, and a folder's name is half of what we know of it.
     return _in_folder(path if path.name not in ("", "..") else path.resolve(), skipped)
+
+
+def _of_module(argument: str) -> list[Found]:
+    """Weights of a network that a function builds: a file, a folder of files or of folders."""
+    path = Path(argument).expanduser()
+    if path.is_file():
+        if not is_weights_of_module(path):
+            raise UsageError(
+                f"{shown(argument)}: for --factory, give weights in a .safetensors file or a "
+                f"state dict ({', '.join(STATE_SUFFIXES)})."
+            )
+        return [Found(path, "module", listed=True)]
+    if not path.is_dir():
+        raise UsageError(f"{shown(argument)}: there is no such file or folder.")
+    children = sorted(c for c in path.iterdir() if not c.name.startswith("."))
+    files = [c for c in children if c.is_file() and is_weights_of_module(c)]
+    folders = [c for c in children if c.is_dir() and any(map(is_weights_of_module, c.iterdir()))]
+    if has_weights(path) and not folders:
+        return [Found(path, "module", listed=True)]
+    if found := folders or files:
+        return [Found(c, "module", listed=len(found) == 1) for c in found]
+    raise UsageError(
+        f"{shown(argument)}: it has no weights (.safetensors, {', '.join(STATE_SUFFIXES)})."
+    )
 
 
 def _on_hub(

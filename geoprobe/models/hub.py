@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import CheckpointError, UsageError
-from geoprobe.models.weights import ADAPTER, INDEX, SINGLE, TOKENIZER_FILES, is_weights, shown
+from geoprobe.models.weights import (
+    ADAPTER,
+    INDEX,
+    PROCESSOR_FILES,
+    SINGLE,
+    TOKENIZER_FILES,
+    is_weights,
+    shown,
+)
 
 if TYPE_CHECKING:
     from geoprobe.models.series import Checkpoint
@@ -140,7 +148,7 @@ def _needed(listing: dict[str, int]) -> tuple[tuple[str, int], ...]:
     elif "pytorch_model.bin" in listing:
         weights = ["pytorch_model.bin"]
     small = {"config.json", ADAPTER, INDEX, "pytorch_model.bin.index.json"}
-    small |= {*TOKENIZER_FILES, *_ALONGSIDE}
+    small |= {*TOKENIZER_FILES, *PROCESSOR_FILES, *_ALONGSIDE}
     return tuple(
         (name, size)
         for name, size in listing.items()

@@ -1,194 +1,25 @@
-"""The layout table: where each model family keeps the places that geoprobe calls sites.
+"""A model's layout: the places that geoprobe calls sites, found by the table of families.
 
 A site has the same name in every family: `embed` (the input of block 0), `block.3` (the residual
 stream after block 3), `final` (after the final norm), `attention.3` and `mlp.out.3` (what attention
 and MLP give, before any norm and the sum), `mlp.gate.3` and `mlp.up.3` (before the activation),
-`neurons.3` (the input of the MLP's down-projection), `logits`. Supporting a family is one row of
-`FAMILIES`; nothing else in geoprobe knows a module path.
+`neurons.3` (the input of the MLP's down-projection), `logits`.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoprobe.errors import UsageError
+from geoprobe.models.families import TEXT, Experts, Family, Mlp, Reads, row_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Mlp:
-    """Module paths of a family's MLP, relative to a block.
-
-    Attributes:
-        up: The projection into the neurons; `mlp.up` is its output.
-        down: The projection back; `neurons` is its input and `mlp.out` its output.
-        gate: The projection whose activation multiplies `up`; None without a gate. Where it is the
-            same module as `up`, the gate is its first half.
-    """
-
-    up: str
-    down: str
-    gate: str | None = None
-
-
-@dataclass(frozen=True)
-class Experts:
-    """A mixture of experts: one output, and neurons that differ from token to token.
-
-    Attributes:
-        out: The module of a block that adds up the experts' outputs; `mlp.out` is its output.
-    """
-
-    out: str
-
-
-@dataclass(frozen=True)
-class Family:
-    """Module paths of one family; alternatives are separated by `|`.
-
-    Attributes:
-        backbone: The model without its head, relative to the loaded model.
-        blocks: The list of transformer blocks, relative to the backbone.
-        final: The final norm, relative to the backbone; None where a family has none.
-        attention: The output projection of the attention, relative to a block; None without one.
-        mlp: The MLP, relative to a block; None without one.
-        head: The map from `final` to the logits, relative to the model; None without one.
-        after: What lies between `final` and the last hidden state in some models of the family.
-        learned_positions: Whether positions are a table of a fixed length.
-        first_position: Rows of that table that come before a sequence's first.
-        loads_as: The class of transformers that loads it.
-        pooler: Whether that class adds a pooler unless told otherwise.
-        bidirectional: Whether a token sees those after it.
-    """
-
-    backbone: str
-    blocks: str
-    final: str | None
-    attention: str | None = "self_attn.o_proj"
-    mlp: Mlp | Experts | None = None
-    head: str | None = "lm_head"
-    after: str | None = None
-    learned_positions: bool = False
-    first_position: int = 0
-    loads_as: str = "AutoModelForCausalLM"
-    pooler: bool = False
-    bidirectional: bool = False
-
-
-_GATED = Mlp(up="mlp.up_proj", gate="mlp.gate_proj", down="mlp.down_proj")
-_FUSED = Mlp(up="mlp.gate_up_proj", gate="mlp.gate_up_proj", down="mlp.down_proj")
-_4H = Mlp(up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")
-_LLAMA = Family(backbone="model", blocks="layers", final="norm", mlp=_GATED)
-_MOE = replace(_LLAMA, mlp=Experts("mlp"))
-_BLOOM = Family(
-    backbone="transformer", blocks="h", final="ln_f", attention="self_attention.dense", mlp=_4H
-)
-_BERT = Family(
-    backbone="bert",
-    blocks="encoder.layer",
-    final=None,
-    attention="attention.output.dense",
-    mlp=Mlp(up="intermediate.dense", down="output.dense"),
-    head=None,
-    learned_positions=True,
-    loads_as="AutoModel",
-    pooler=True,
-    bidirectional=True,
-)
-
-# model_type in config.json -> where things are. transformers v5 names, in memory.
-FAMILIES: Mapping[str, Family] = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma": _LLAMA,
-    "gemma2": _LLAMA,
-    "gemma3_text": _LLAMA,
-    "gemma3": replace(_LLAMA, backbone="model.language_model|language_model"),
-    "phi3": replace(_LLAMA, mlp=_FUSED),
-    "olmo": _LLAMA,
-    "olmo2": _LLAMA,
-    "olmo3": _LLAMA,
-    "stablelm": _LLAMA,
-    "granite": _LLAMA,
-    "mixtral": _MOE,
-    "qwen3_moe": _MOE,
-    "gpt_oss": _MOE,
-    "gpt_neox": Family(
-        backbone="gpt_neox",
-        blocks="layers",
-        final="final_layer_norm",
-        attention="attention.dense",
-        mlp=_4H,
-        head="embed_out|lm_head",
-    ),
-    "gpt2": Family(
-        backbone="transformer",
-        blocks="h",
-        final="ln_f",
-        attention="attn.c_proj",
-        mlp=Mlp(up="mlp.c_fc", down="mlp.c_proj"),
-        learned_positions=True,
-    ),
-    "gptj": Family(
-        backbone="transformer",
-        blocks="h",
-        final="ln_f",
-        attention="attn.out_proj",
-        mlp=Mlp(up="mlp.fc_in", down="mlp.fc_out"),
-    ),
-    "opt": Family(
-        backbone="model.decoder|decoder",
-        blocks="layers",
-        final="final_layer_norm",
-        attention="self_attn.out_proj",
-        mlp=Mlp(up="fc1", down="fc2"),
-        after="project_out",
-        learned_positions=True,
-    ),
-    "falcon": _BLOOM,
-    "bloom": _BLOOM,
-    "mpt": Family(
-        backbone="transformer",
-        blocks="blocks",
-        final="norm_f",
-        attention="attn.out_proj",
-        mlp=Mlp(up="ffn.up_proj", down="ffn.down_proj"),
-    ),
-    "mamba": Family(backbone="backbone", blocks="layers", final="norm_f", attention=None),
-    "bert": _BERT,
-    "roberta": replace(_BERT, backbone="roberta", first_position=2),
-    "modernbert": Family(
-        backbone="model",
-        blocks="layers",
-        final="final_norm",
-        attention="attn.Wo",
-        mlp=Mlp(up="mlp.Wi", gate="mlp.Wi", down="mlp.Wo"),
-        head=None,
-        loads_as="AutoModel",
-        bidirectional=True,
-    ),
-    "t5": Family(
-        backbone="encoder",
-        blocks="block",
-        final="final_layer_norm",
-        attention="layer.0.SelfAttention.o",
-        mlp=Mlp(
-            up="layer.1.DenseReluDense.wi_1|layer.1.DenseReluDense.wi",
-            gate="layer.1.DenseReluDense.wi_0",
-            down="layer.1.DenseReluDense.wo",
-        ),
-        head=None,
-        loads_as="T5EncoderModel",
-        bidirectional=True,
-    ),
-}
 
 RESIDUAL, INSIDE = (
     ("embed", "block", "final"),
@@ -212,12 +43,14 @@ class Tap:
         side: `input` (first positional argument) or `output` (first element of a tuple).
         width: Size of the last dimension of what is read.
         half: 0 or 1 where the site is the first or second half of it; else None.
+        features: Whether features are its last dimension, or come before positions as channels do.
     """
 
     module: str
     side: Literal["input", "output"]
     width: int
     half: int | None = None
+    features: Literal["first", "last"] = "last"
 
 
 @dataclass(frozen=True)
@@ -228,7 +61,7 @@ class Layout:
         family: The `model_type` of its config.
         depth: Number of blocks L.
         width: Width d of the residual stream.
-        vocabulary: Number of token ids.
+        vocabulary: Number of token ids; 0 where none are read.
         positions: Tokens that a sequence may have, as the config says; None where it does not.
         learned_positions: Whether more of them are an error rather than an extrapolation.
         bidirectional: Whether a token sees those after it.
@@ -237,6 +70,9 @@ class Layout:
         head: Path of the head in the model, or None.
         after: Path, in the backbone, of what lies between the last site and the last hidden state.
         missing: Site, or kind of site, to the reason why the family does not have it.
+        reads: What its backbone is given.
+        default: Sites that are measured where none are named; None is the residual stream.
+        item: One item of what a network that is in no table is fed (1, ...).
     """
 
     family: str
@@ -251,10 +87,15 @@ class Layout:
     head: str | None
     after: str | None
     missing: Mapping[str, str]
+    reads: Reads = TEXT
+    default: tuple[str, ...] | None = None
+    item: Tensor | None = field(default=None, compare=False)
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Residual-stream sites in execution order."""
+        """Sites measured by default: the residual stream, in execution order."""
+        if self.default is not None:
+            return self.default
         return tuple(site for site in self.taps if kind_of(site) in RESIDUAL)
 
     def width_of(self, site: str) -> int:
@@ -276,6 +117,11 @@ class Layout:
         """
         if layers is None and sites is None:
             return self.sites
+        if layers is not None and not self.depth:
+            raise UsageError(
+                f"--layers {layers}: it counts transformer blocks, and this network has no layout "
+                "that says which they are; name modules with --sites."
+            )
         blocks = [i for item in _items(layers) for i in _indices(item, self.depth)]
         wanted: set[str] = set()
         kinds = {kind_of(site) for site in self.taps}
@@ -283,6 +129,8 @@ class Layout:
         for item in _items(sites):
             if item in self.taps:
                 wanted.add(item)
+            elif "*" in item and (matching := fnmatch.filter(self.taps, item)):
+                wanted.update(matching)
             elif item in kinds:
                 several = True
                 here = blocks if layers is not None else range(self.depth)
@@ -294,7 +142,7 @@ class Layout:
                 raise UsageError(
                     f"--sites {item}: this {self.family} model has no such site; {why}."
                 )
-        if not several:
+        if not several and layers is not None:
             wanted.update(f"block.{i}" for i in blocks)
         return tuple(site for site in self.taps if site in wanted)
 
@@ -352,21 +200,6 @@ def first_path(root: nn.Module, path: str) -> str | None:
     return next((p for p in path.split("|") if submodule(root, p) is not None), None)
 
 
-def row_of(family: str | None) -> Family:
-    """The row of the layout table for a `model_type`.
-
-    Raises:
-        UsageError: There is none.
-    """
-    row = FAMILIES.get(str(family))
-    if row is None:
-        raise UsageError(
-            f"Models of type {family!r} are not in the layout table; "
-            f"supported are {', '.join(FAMILIES)}."
-        )
-    return row
-
-
 def find_layout(model: nn.Module) -> Layout:
     """Finds the sites of a transformers model from the layout table.
 
@@ -405,7 +238,7 @@ def find_layout(model: nn.Module) -> Layout:
         family=str(config.model_type),
         depth=len(list(blocks.children())),
         width=width,
-        vocabulary=int(text.vocab_size),
+        vocabulary=int(text.vocab_size) if row.reads == TEXT else 0,
         positions=None if positions is None else positions - row.first_position,
         learned_positions=row.learned_positions,
         bidirectional=row.bidirectional,
@@ -414,6 +247,7 @@ def find_layout(model: nn.Module) -> Layout:
         head=head,
         after=first_path(backbone, row.after) if row.after else None,
         missing=missing,
+        reads=row.reads,
     )
 
 

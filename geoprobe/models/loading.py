@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from geoprobe.data.inputs import Batch
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.in_place import Plan, has_adapter, learn, require_finite
 from geoprobe.models.layout import Layout, find_layout
@@ -32,9 +34,11 @@ from geoprobe.models.pretrained import (
 from geoprobe.models.series import Checkpoint
 from geoprobe.models.tensor_files import names_in
 from geoprobe.models.weights import (
+    PROCESSOR_FILES,
     TOKENIZER_FILES,
     DamagedError,
     examine,
+    files_of_module,
     shown,
     weight_files,
 )
@@ -81,6 +85,7 @@ class Loader:
         device: Where the model runs.
         dtype: Precision of the weights.
         trust_remote_code: Whether code that comes with a checkpoint may run.
+        factory: `package.module:function` that builds the network, for weights of such a one.
     """
 
     def __init__(
@@ -89,18 +94,25 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         *,
         trust_remote_code: bool = False,
+        factory: str | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
         self.trust_remote_code = trust_remote_code
+        self.factory = factory
+        self._network: tuple[nn.Module, Layout] | None = None
         self._shell: _Shell | None = None
         self._given: weakref.ref[nn.Module] | None = None
 
-    def load(self, checkpoint: Checkpoint) -> Loaded:
+    def load(self, checkpoint: Checkpoint, first: Batch | None = None) -> Loaded:
         """Loads a checkpoint and makes sure that it can be measured.
 
         After a failure the model given out last may be half written; it must not be used again. The
         next load overwrites all of it.
+
+        Args:
+            checkpoint: The checkpoint.
+            first: The first item of what a network of a factory is fed, to find its sites with.
 
         Raises:
             CheckpointError: The checkpoint is incomplete or truncated, does not fit its config, or
@@ -110,6 +122,8 @@ class Loader:
         if checkpoint.incomplete:
             raise CheckpointError(f"{checkpoint.label}: {checkpoint.incomplete}.")
         try:
+            if checkpoint.kind == "module":
+                return self._into_network(checkpoint, first)
             shell = self._copy(checkpoint) or self._build(checkpoint)
         except DamagedError as error:
             raise CheckpointError(f"{checkpoint.label}: {error}.") from error
@@ -123,7 +137,22 @@ class Loader:
 
     def forget(self) -> None:
         """Drops the model, so that the next load builds anew."""
-        self._shell = self._given = None
+        self._shell = self._given = self._network = None
+
+    def _into_network(self, checkpoint: Checkpoint, first: Batch | None) -> Loaded:
+        """The network of the factory with a checkpoint's weights."""
+        from geoprobe.models import factory
+
+        assert self.factory is not None
+        assert first is not None
+        in_place = self._network is not None
+        if self._network is None:
+            model = factory.build(self.factory).to(self.device, self.dtype)
+            self._network = model, factory.describe(model, first, self.factory)
+        model, layout = self._network
+        factory.load_weights(model, files_of_module(checkpoint.path))
+        require_finite(dict(model.state_dict(keep_vars=True)))
+        return Loaded(model, layout, in_place)
 
     def _copy(self, checkpoint: Checkpoint) -> _Shell | None:
         """Copies the weights into the model there is; None when it is not of this architecture."""
@@ -207,7 +236,7 @@ def load_tokenizer(
     if checkpoint.kind == "gguf" and override is None:
         folder, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
     else:
-        folder = tokenizer_folder(checkpoint, override)
+        folder = companion_folder(checkpoint, override)
     with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(folder, **options)
@@ -218,8 +247,45 @@ def load_tokenizer(
             ) from error
 
 
-def tokenizer_folder(checkpoint: Checkpoint, override: str | None = None) -> Path:
-    """Where the tokenizer of a checkpoint folder is."""
+def load_processor(
+    checkpoint: Checkpoint, override: str | None = None, *, trust_remote_code: bool = False
+) -> Any:
+    """The image processor of a checkpoint: its own folder's, else the one in the folder above.
+
+    Args:
+        checkpoint: The checkpoint.
+        override: A folder with an image processor to use instead (`--tokenizer`).
+        trust_remote_code: Whether code that comes with it may run.
+
+    Raises:
+        UsageError: There is none in either place, or it cannot be read.
+    """
+    from transformers import AutoImageProcessor
+
+    folder = companion_folder(checkpoint, override, PROCESSOR_FILES)
+    with quiet_transformers():
+        try:
+            # Pillow alone: the same pixels on every machine, with or without torchvision.
+            return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+                folder, backend="pil", trust_remote_code=trust_remote_code, local_files_only=True
+            )
+        except Exception as error:  # a broken file can make transformers raise anything
+            raise UsageError(
+                f"The image processor in {shown(folder)} could not be loaded ({one_line(error)}); "
+                "give another with --tokenizer FOLDER."
+            ) from error
+
+
+def companion_folder(
+    checkpoint: Checkpoint,
+    override: str | None = None,
+    files: Sequence[str] = TOKENIZER_FILES,
+) -> Path:
+    """Where the tokenizer, or what else comes with a checkpoint in such files, is.
+
+    Raises:
+        UsageError: It is nowhere.
+    """
     if override is not None:
         folders = [Path(override)]
     else:
@@ -227,10 +293,11 @@ def tokenizer_folder(checkpoint: Checkpoint, override: str | None = None) -> Pat
         if checkpoint.base is not None:
             folders += [checkpoint.base.path, checkpoint.base.path.parent]
     for folder in folders:
-        if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        if any((folder / name).is_file() for name in files):
             return folder
+    what = "tokenizer" if files is TOKENIZER_FILES else f"image processor ({files[0]})"
     raise UsageError(
-        f"{checkpoint.label}: no tokenizer in {' or '.join(map(str, dict.fromkeys(folders)))}; "
+        f"{checkpoint.label}: no {what} in {' or '.join(map(str, dict.fromkeys(folders)))}; "
         "give its folder with --tokenizer FOLDER."
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from geoprobe.errors import UsageError
-from geoprobe.models.layout import row_of
+from geoprobe.models.families import row_of
 from geoprobe.models.states import read_state
 from geoprobe.models.weights import DamagedError, shown
 

@@ -15,6 +15,7 @@ import torch
 
 from geoprobe.errors import CheckpointError
 from geoprobe.models.capture import wrong
+from geoprobe.models.examples import example
 from geoprobe.models.layout import INSIDE
 
 if TYPE_CHECKING:
@@ -39,31 +40,32 @@ def self_check(capture: Capture) -> None:
         CheckpointError: Activations are not finite.
     """
     layout = capture.layout
+    if layout.item is not None:
+        _runs(capture)
+        return
     ends = {f"{kind}.{i}" for kind in INSIDE for i in (0, layout.depth - 1)} & layout.taps.keys()
     residual = layout.sites
     sites = [site for site in layout.taps if site in residual or site in ends]
     last_site = residual[-1]
-    device = next(capture.model.parameters()).device
-    draw = torch.Generator().manual_seed(0)
-    row = torch.randint(0, layout.vocabulary, (1, _TIME), generator=draw).to(device)
+    weights = next(capture.model.parameters())
+    device = weights.device
+    row = example(capture.model, layout, 1, _TIME, device=device, dtype=weights.dtype)
     # As it is, edited at each site, edited at one token, with closed `mlp.up`, with closed gates.
-    ids = row.repeat(len(sites) + 4, 1)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    rows = len(sites) + 4
+    inputs = {name: value.repeat(rows, *[1] * (value.ndim - 1)) for name, value in row.items()}
+    time: list[int] = []
     last_block = f"block.{layout.depth - 1}"
     kept: dict[str, Tensor] = {}
     _no_tap_twice(layout)
 
     def observe(site: str, activations: Tensor) -> None:
-        expected = (len(ids), _TIME, layout.width_of(site))
+        time.append(activations.shape[1] if activations.ndim > 1 else 0)
+        expected = (rows, time[0], layout.width_of(site))
         if tuple(activations.shape) != expected:
             raise wrong(
                 layout.family, site, f"its shape is {tuple(activations.shape)}, not {expected}"
             )
-        if not bool(torch.isfinite(activations).all()):
-            raise CheckpointError(
-                f"The activations at {site} are NaN or infinite, so nothing was measured; "
-                "where the weights are meant to be so large, a wider --dtype may help."
-            )
+        _finite(site, activations)
         if site in (last_site, last_block):
             kept[site] = activations.clone()
         if site == "attention.0" and torch.equal(activations[-3, 1:], activations[0, 1:]):
@@ -93,9 +95,7 @@ def self_check(capture: Capture) -> None:
     capture.run(inputs, sites, observe, {s: edit_of(i + 1, s) for i, s in enumerate(sites)})
     last = kept[last_site]
     with torch.inference_mode():
-        plain = capture.backbone(
-            input_ids=row, attention_mask=torch.ones_like(row), **capture.options
-        ).last_hidden_state
+        plain = capture.backbone(**row, **capture.options).last_hidden_state
         given = capture.after(last[:1])
         if given.shape != plain.shape or not _close(given, plain):
             raise wrong(layout.family, last_site, "it differs from the model's last hidden state")
@@ -107,6 +107,22 @@ def self_check(capture: Capture) -> None:
     for i, site in enumerate(sites):
         if torch.equal(last[i + 1], last[0]):
             raise wrong(layout.family, site, "editing it does not change the model's output")
+
+
+def _runs(capture: Capture) -> None:
+    """All that can be checked where no table says what a site is: it is reached, and finite."""
+    layout = capture.layout
+    weights = next(capture.model.parameters())
+    row = example(capture.model, layout, 1, _TIME, device=weights.device, dtype=weights.dtype)
+    capture.run(row, layout.sites, lambda site, x: _finite(site, x))
+
+
+def _finite(site: str, activations: Tensor) -> None:
+    if not bool(torch.isfinite(activations).all()):
+        raise CheckpointError(
+            f"The activations at {site} are NaN or infinite, so nothing was measured; "
+            "where the weights are meant to be so large, a wider --dtype may help."
+        )
 
 
 def _no_tap_twice(layout: Layout) -> None:

@@ -94,6 +94,7 @@ def find_series(
     last: int | None = None,
     revisions: str | None = None,
     base: str | Path | None = None,
+    factory: bool = False,
 ) -> Series:
     """Finds the checkpoints of a series and puts them in the order of training.
 
@@ -112,6 +113,7 @@ def find_series(
         last: Keep the last N.
         revisions: A glob over branches and tags: those of each model on the hub.
         base: The model that adapters are for, or whose config.json bare state dicts follow.
+        factory: Whether the checkpoints are weights of a network that a function builds.
 
     Raises:
         UsageError: Nothing is found, the checkpoints cannot be ordered, or an option is wrong.
@@ -122,7 +124,7 @@ def find_series(
         raise UsageError("No series was given; name a checkpoint folder, or `demo`.")
     skipped: list[tuple[str, str]] = []
     found = without_links(
-        [f for a in arguments for f in expand(str(a), skipped, revisions)], skipped
+        [f for a in arguments for f in expand(str(a), skipped, revisions, factory=factory)], skipped
     )
     if revisions is not None and not any(f.remote for f in found):
         raise UsageError(

@@ -37,18 +37,18 @@ def read_state(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         state = dict(tensors_in([path]))
     else:
-        state = _weights_in(unpickled(path))
+        state = weights_in(unpickled(path))
     if not state:
         raise DamagedError(f"{shown(path.name)} holds no state dict", unfinished=False)
     return fit(state, expected)
 
 
-def _weights_in(found: Any) -> dict[str, Tensor]:
+def weights_in(found: Any) -> dict[str, Tensor]:
     """The state dict in what a training loop saved; empty where there is none."""
     if not isinstance(found, Mapping):
         return {}
     for name in _HELD_AS:
-        if isinstance(found.get(name), Mapping) and (inner := _weights_in(found[name])):
+        if isinstance(found.get(name), Mapping) and (inner := weights_in(found[name])):
             return inner
     return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
 

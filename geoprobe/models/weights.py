@@ -16,8 +16,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Literal
 
-Kind = Literal["folder", "gguf", "state", "adapter"]
-"""A folder that transformers wrote, a .gguf file, a file with a state dict, PEFT's folder."""
+Kind = Literal["folder", "gguf", "state", "adapter", "module"]
+"""A folder that transformers wrote, a .gguf file, a file with a state dict, PEFT's folder, weights
+of a network that a function builds."""
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -34,6 +35,9 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "spiece.model",
 )
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Where the image processor of a vision model is described."""
+
 _HEADER_LIMIT = 100_000_000
 """The safetensors format allows no longer header."""
 
@@ -164,6 +168,28 @@ def foreign_format(folder: Path) -> str | None:
     return None
 
 
+def files_of_module(path: Path) -> list[Path]:
+    """The files with the weights of a network that a function builds: one, or shards in a folder.
+
+    Raises:
+        DamagedError: There are none, or several of which it is not clear which is meant.
+    """
+    if path.is_file():
+        return [path]
+    if _has_model(path):
+        return weight_files(path)
+    found = sorted(f for f in path.iterdir() if is_weights_of_module(f))
+    if len(found) != 1:
+        what = "several files of weights: " + ", ".join(f.name for f in found[:3])
+        raise DamagedError(f"it has {what if found else 'no weights'}", unfinished=not found)
+    return found
+
+
+def is_weights_of_module(path: Path) -> bool:
+    """Whether a file may hold the weights of a network that a function builds."""
+    return is_state(path) or path.suffix.lower() == ".safetensors"
+
+
 def adapter_file(folder: Path) -> Path:
     """The weights of an adapter.
 
@@ -239,6 +265,10 @@ def examine(path: Path, kind: Kind, *, temporary: bool = False) -> Condition:
             _check_gguf(path)
         elif kind == "state":
             _check_whole(path)
+        elif kind == "module":
+            files = files_of_module(path)
+            for file in files:
+                _check_whole(file)
         elif kind == "adapter":
             files = [adapter_file(path)]
             _check_folder(path, files, ADAPTER)
@@ -337,6 +367,8 @@ def digest(path: Path, kind: Kind) -> str:
         files = [path / "config.json", *weight_files(path)]
     elif kind == "adapter":
         files = [path / ADAPTER, adapter_file(path)]
+    elif kind == "module":
+        files = files_of_module(path)
     else:
         files = [path]
     for file in files:

@@ -140,11 +140,10 @@ def _hidden(subject: Subject) -> Iterator[tuple[Feed, Tensor]]:
     """Each batch with its last hidden states (batch, time, d)."""
     checked = False
     for feed in subject.feeds():
-        inputs = {"input_ids": feed.input_ids, "attention_mask": feed.mask}
         if not checked:
-            subject.capture.check_head(inputs)
+            subject.capture.check_head(feed.inputs)
             checked = True
-        yield feed, subject.capture.hidden(inputs, {})
+        yield feed, subject.capture.hidden(feed.inputs, {})
 
 
 def _directions(subject: Subject, k: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,24 +21,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Feed:
-    """One batch as the model sees it, right padded.
+    """One batch as the model sees it; text is padded on the right.
 
     Attributes:
-        input_ids: Token ids (batch, time).
+        inputs: What the backbone is given, by name; the main input comes first.
         mask: 1 for real tokens (batch, time).
-        index: Index of each sequence in the corpus (batch,).
-        lengths: Number of real tokens of each sequence (batch,).
+        index: Index of each item in the corpus (batch,).
+        lengths: Number of real tokens of each item (batch,).
+        made_by_model: Whether the model makes tokens of the items (patches, positions); `mask` and
+            `lengths` are then those of items until `at` says how many there are.
     """
 
-    input_ids: Tensor
+    inputs: Mapping[str, Tensor]
     mask: Tensor
     index: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    made_by_model: bool = False
+
+    @property
+    def input_ids(self) -> Tensor:
+        """Token ids (batch, time), where text is fed."""
+        return next(iter(self.inputs.values()))
 
     @property
     def padded(self) -> bool:
         """Whether any sequence is shorter than the batch is wide."""
         return bool((self.lengths < self.mask.shape[1]).any())
+
+    def at(self, activations: Tensor) -> Feed:
+        """The same where a site has these activations (batch, time, d)."""
+        time = activations.shape[1]
+        if not self.made_by_model or time == self.mask.shape[1]:
+            return self
+        mask = self.mask[:, :1].expand(-1, time)
+        return replace(self, mask=mask, lengths=self.lengths * time)
 
 
 @dataclass(frozen=True)
@@ -48,11 +64,12 @@ class Survey:
     Attributes:
         layout: The model's sites.
         sites: The residual-stream sites that were chosen, in execution order.
-        lengths: Number of tokens of every sequence of the corpus (n,).
+        lengths: Number of tokens of every item of the corpus (n,).
         seed: Seed of whatever is drawn.
         memory: Bytes that statistics may take.
         dtype: Precision of the model's weights, and so of most activations.
         device: Where the model runs.
+        times: Tokens that the model makes of an item, site by site; empty where text is fed.
     """
 
     layout: Layout
@@ -62,6 +79,11 @@ class Survey:
     memory: int
     dtype: torch.dtype
     device: torch.device
+    times: Mapping[str, int] = field(default_factory=dict)
+
+    def lengths_at(self, site: str) -> NDArray[np.int64]:
+        """Number of tokens of every item at a site (n,)."""
+        return self.lengths * self.times.get(site, 1)
 
 
 @dataclass(frozen=True)

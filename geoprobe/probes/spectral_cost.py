@@ -39,7 +39,7 @@ def _matrices(options: SpectrumOptions) -> int:
 
 def _site(options: SpectrumOptions, survey: Survey, site: str, groups: int) -> Cost:
     d, sequences = survey.layout.width_of(site), len(survey.lengths)
-    tokens = int(survey.lengths.sum())
+    tokens = int(survey.lengths_at(site).sum())
     views = 1 + options.drop_sinks
     entropy = "matrix_entropy" not in options.skip
     memory, watching, reading = 0, 0.0, 0.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from geoprobe.errors import UsageError
 from geoprobe.probes.base import Feed, Outcome, Plan, Survey
 from geoprobe.probes.sinks_rule import SinkRule
 from geoprobe.probes.spectral import INTRINSIC_ROWS, NAME, Readings, SpectrumOptions, Tokens
@@ -54,6 +55,36 @@ class _SiteState:
     drawn: Rows | None
 
 
+class _Drawn:
+    """The tokens that are searched for neighbours: at most `INTRINSIC_ROWS` of all, by the seed.
+
+    Args:
+        lengths: Number of tokens of every item (n,).
+        seed: The seed.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], seed: int) -> None:
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)])
+        total = int(self._offsets[-1])
+        draw = np.random.default_rng(seed)
+        self.index = np.sort(
+            draw.choice(total, size=min(INTRINSIC_ROWS, total), replace=False, shuffle=False)
+        )
+        self.group = (np.searchsorted(self._offsets, self.index, side="right") - 1) % GROUPS
+        self.dropped = np.zeros(len(self.index), dtype=bool)
+
+    def within(self, feed: Feed) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Batch row, time and slot of the drawn tokens that a batch holds."""
+        batch, time, slot = [], [], []
+        for row, item in enumerate(feed.index):
+            first, last = self._offsets[item], self._offsets[item + 1]
+            slots = np.arange(*np.searchsorted(self.index, [first, last]))
+            batch.append(np.full(len(slots), row))
+            time.append(self.index[slots] - first)
+            slot.append(slots)
+        return np.concatenate(batch), np.concatenate(time), np.concatenate(slot)
+
+
 class SpectrumProbe:
     """Keeps the second moments (or the rows, where they are fewer) of every site.
 
@@ -69,21 +100,24 @@ class SpectrumProbe:
         self.survey = survey
         self._sites = tuple(survey.sites)
         self._rule = SinkRule() if options.drop_sinks else None
+        if self._rule is not None and survey.times:
+            raise UsageError(
+                "--drop-sinks tells sinks by their position and token id, and what is fed here has "
+                "no token ids; leave it out."
+            )
         self._n = len(survey.lengths)
-        self._offsets = np.concatenate([[0], np.cumsum(survey.lengths)])
         self._groups, self._why_fewer = choose_groups(options, survey)
-        total = int(self._offsets[-1])
-        draw = np.random.default_rng(survey.seed)
-        self._drawn = np.sort(
-            draw.choice(total, size=min(INTRINSIC_ROWS, total), replace=False, shuffle=False)
-        )
-        self._drawn_group = (np.searchsorted(self._offsets, self._drawn, side="right") - 1) % GROUPS
-        self._drawn_dropped = np.zeros(len(self._drawn), dtype=bool)
+        drawn: dict[int | None, _Drawn] = {}
+        for site in self._sites:
+            time = survey.times.get(site)
+            if time not in drawn:
+                drawn[time] = _Drawn(survey.lengths_at(site), survey.seed)
+        self._drawn = {site: drawn[survey.times.get(site)] for site in self._sites}
         self._end_dropped = {end: np.zeros(self._n, dtype=bool) for end in ENDS}
         self._sink_mask: tuple[Feed, Tensor] | None = None
         self._computed_in = "float32"
         # Before the pass: made between two activations, what stays would tear the heap apart.
-        self._state = {s: self._room(survey.layout.width_of(s)) for s in self._sites}
+        self._state = {s: self._room(s) for s in self._sites}
 
     @property
     def _entropy(self) -> bool:
@@ -118,11 +152,12 @@ class SpectrumProbe:
             if sinks is not None:
                 state.rows["mean/out"].update(*_means(activations, feed, sinks))
         if "all" in self.options.tokens:
-            self._observe_all(state, activations, feed, sinks)
+            self._observe_all(site, activations, feed, sinks)
 
-    def _room(self, width: int) -> _SiteState:
+    def _room(self, site: str) -> _SiteState:
         """Room for one site's statistics."""
         survey, tokens = self.survey, self.options.tokens
+        width = survey.layout.width_of(site)
         out = self._rule is not None
         means = ["mean", *(["mean/out"] if out else [])] if "mean" in tokens else []
         moments = ["kept", *(["sinks"] if out else [])] if "all" in tokens else []
@@ -135,14 +170,15 @@ class SpectrumProbe:
                 name: GroupedMoments(width, self._groups, unit_rows=self._entropy, device=device)
                 for name in moments
             },
-            drawn=Rows(len(self._drawn), width, survey.dtype)
+            drawn=Rows(len(self._drawn[site].index), width, survey.dtype)
             if moments and self.options.neighbours
             else None,
         )
 
     def _observe_all(
-        self, state: _SiteState, activations: Tensor, feed: Feed, sinks: Tensor | None
+        self, site: str, activations: Tensor, feed: Feed, sinks: Tensor | None
     ) -> None:
+        state = self._state[site]
         keep = feed.mask.bool() if feed.padded else None
         for group in np.unique(feed.index % self._groups):
             members = torch.from_numpy(np.flatnonzero(feed.index % self._groups == group))
@@ -156,19 +192,8 @@ class SpectrumProbe:
                 rows = part.flatten(0, 1) if keep is None else part[keep[members]]
             state.moments["kept"].update(rows, int(group))
         if state.drawn is not None:
-            batch, time, slot = self._draw(feed)
+            batch, time, slot = self._drawn[site].within(feed)
             state.drawn.update(activations[batch, time], slot)
-
-    def _draw(self, feed: Feed) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Batch row, time and slot of the drawn tokens that this batch holds."""
-        batch, time, slot = [], [], []
-        for row, sequence in enumerate(feed.index):
-            first, last = self._offsets[sequence], self._offsets[sequence + 1]
-            slots = np.arange(*np.searchsorted(self._drawn, [first, last]))
-            batch.append(np.full(len(slots), row))
-            time.append(self._drawn[slots] - first)
-            slot.append(slots)
-        return np.concatenate(batch), np.concatenate(time), np.concatenate(slot)
 
     def _sinks(self, feed: Feed) -> Tensor | None:
         """The frozen rule's mask for a batch, computed once for all its sites."""
@@ -182,8 +207,9 @@ class SpectrumProbe:
             host = mask.cpu().numpy()
             for end, dropped in self._end_dropped.items():
                 dropped[feed.index] = host[np.arange(len(host)), _position(end, feed)]
-            batch, time, slot = self._draw(feed)
-            self._drawn_dropped[slot] = host[batch, time]
+            for drawn in {id(d): d for d in self._drawn.values()}.values():
+                batch, time, slot = drawn.within(feed)
+                drawn.dropped[slot] = host[batch, time]
         return self._sink_mask[1]
 
     def finish(self) -> Outcome:
@@ -246,9 +272,10 @@ class SpectrumProbe:
         state = self._state[site]
         if tokens == "all":
             assert state.drawn is not None
-            dropped = self._drawn_dropped if sinks == "out" else np.zeros_like(self._drawn_dropped)
+            drawn = self._drawn[site]
+            dropped = drawn.dropped if sinks == "out" else np.zeros_like(drawn.dropped)
             keep = np.flatnonzero(~dropped)
-            return state.drawn.values[keep].double().numpy(), self._drawn_group[keep]
+            return state.drawn.values[keep].double().numpy(), drawn.group[keep]
         rows = state.rows["mean/out" if (tokens, sinks) == ("mean", "out") else tokens]
         index = np.flatnonzero(rows.present)
         if sinks == "out" and tokens in ENDS:

@@ -315,10 +315,11 @@ def test_padding_is_on_the_right_and_masked() -> None:
     corpus = Corpus.from_ids([[5, 6, 7], [8], [], [9, 9]], pad_id=3, source="x")
     assert corpus.empty == 1
     batch = corpus.batch(np.array([1, 0, 2]))
-    assert batch.input_ids.tolist() == [[8, 3, 3], [5, 6, 7], [9, 9, 3]]
-    assert batch.attention_mask.tolist() == [[1, 0, 0], [1, 1, 1], [1, 1, 0]]
+    assert batch.values.tolist() == [[8, 3, 3], [5, 6, 7], [9, 9, 3]]
+    assert batch.lengths is not None
+    assert batch.lengths.tolist() == [1, 3, 2]
     assert batch.index.tolist() == [1, 0, 2]
-    assert corpus.batch(np.array([1])).input_ids.tolist() == [[8]]
+    assert corpus.batch(np.array([1])).values.tolist() == [[8]]
 
 
 def test_a_tokenizer_without_padding_pads_with_zero() -> None:

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoprobe.models.layout import FAMILIES
+from geoprobe.models.families import FAMILIES
 from geoprobe.models.loading import Loader
 from geoprobe.models.pretrained import quiet_transformers
 from geoprobe.models.series import Checkpoint
-from tests.tiny_families import tiny_model
+from tests.tiny_families import VISION, tiny_inputs, tiny_model
 
 IDS = torch.tensor([[5, 3, 60, 2, 9, 9, 1]])
 
@@ -47,8 +47,10 @@ def assert_same(model: nn.Module, other: nn.Module) -> None:
         for name, tensor in theirs.items():
             assert ours[name].dtype == tensor.dtype
             assert torch.equal(ours[name], tensor), name
+    family = model.config.model_type
+    inputs = tiny_inputs(family) if family in VISION else {"input_ids": IDS}
     with torch.no_grad():
-        assert torch.equal(model(IDS)[0], other(IDS)[0])
+        assert torch.equal(model(**inputs)[0], other(**inputs)[0])
 
 
 _SAVED: dict[Any, Path] = {}

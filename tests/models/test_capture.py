@@ -11,14 +11,10 @@ import torch
 
 from geoprobe.errors import UsageError
 from geoprobe.models.capture import Capture
-from geoprobe.models.layout import FAMILIES, Layout, Tap, find_layout
+from geoprobe.models.families import FAMILIES
+from geoprobe.models.layout import Layout, Tap, find_layout
 from geoprobe.models.selfcheck import self_check
-from tests.tiny_families import DEPTH, VOCABULARY, WIDTH, tiny_model
-
-
-def _inputs(batch: int = 3, time: int = 7) -> dict[str, torch.Tensor]:
-    ids = torch.randint(0, VOCABULARY, (batch, time), generator=torch.Generator().manual_seed(3))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+from tests.tiny_families import DEPTH, VISION, WIDTH, tiny_inputs, tiny_model
 
 
 def _sites(capture: Capture, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -30,13 +26,16 @@ def _sites(capture: Capture, inputs: dict[str, torch.Tensor]) -> dict[str, torch
 def test_every_residual_site_equals_the_models_own_hidden_states(any_family: str) -> None:
     model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
-    inputs = _inputs()
+    inputs = tiny_inputs(any_family)
     seen = _sites(capture, inputs)
     norms = [] if "final" in capture.layout.missing else ["final"]
     assert list(seen) == ["embed", *(f"block.{i}" for i in range(DEPTH)), *norms]
     with torch.inference_mode():
         out = model(**inputs, output_hidden_states=True)
     given = list(seen)[1:] if any_family == "mamba" else _without_last_block(seen, norms)
+    if any_family in VISION:  # here transformers keeps the last block's as it is
+        given = list(seen)[:-1]
+        assert torch.equal(seen["final"], out.last_hidden_state)
     for site, hidden in zip(given, out.hidden_states, strict=True):
         assert torch.equal(seen[site], hidden), site
     if norms:
@@ -61,7 +60,8 @@ def _activation(model: Any, family: str) -> Callable[[torch.Tensor], torch.Tenso
     from transformers.activations import ACT2FN
 
     config = model.config.get_text_config()
-    named = {"bloom": "gelu_pytorch_tanh", "mpt": "gelu"}.get(family)
+    fixed = {"bloom": "gelu_pytorch_tanh", "mpt": "gelu", "dinov2_with_registers": "silu"}
+    named = fixed.get(family)
     for name in ("hidden_act", "hidden_activation", "activation_function", "dense_act_fn"):
         named = named or getattr(config, name, None)
     return ACT2FN[named or config.activation]  # type: ignore[no-any-return]
@@ -77,6 +77,8 @@ def _block_output(
     if family in ("gemma2", "gemma3", "gemma3_text", "olmo2", "olmo3"):
         attention = block.post_attention_layernorm(attention)
         mlp = block.post_feedforward_layernorm(mlp)
+    if family.startswith("dinov2"):
+        attention, mlp = block.layer_scale1(attention), block.layer_scale2(mlp)
     if family == "granite":
         attention, mlp = 0.7 * attention, 0.7 * mlp
     return before + attention + mlp
@@ -86,7 +88,7 @@ def test_what_blocks_do_adds_up_to_what_they_give(any_family: str) -> None:
     """`attention` and `mlp.out` make the block's output; gate and up make the neurons."""
     model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
-    seen = _all_sites(capture, _inputs())
+    seen = _all_sites(capture, tiny_inputs(any_family))
     layout = capture.layout
     assert set(seen) == set(layout.taps)
     if any_family == "mamba":
@@ -117,9 +119,9 @@ def test_what_blocks_do_adds_up_to_what_they_give(any_family: str) -> None:
 def test_an_edit_of_half_of_a_fused_projection_leaves_the_other_half() -> None:
     model = tiny_model("phi3")
     capture = Capture(model, find_layout(model))
-    before, after = _all_sites(capture, _inputs()), {}
+    before, after = _all_sites(capture, tiny_inputs("phi3")), {}
     capture.run(
-        _inputs(),
+        tiny_inputs("phi3"),
         ["mlp.gate.1", "mlp.up.1", "neurons.1"],
         lambda s, x: after.update({s: x.clone()}),
         {"mlp.up.1": lambda x: 2 * x},
@@ -136,16 +138,16 @@ def test_the_pass_stops_after_the_deepest_site(family: str) -> None:
     for i in range(DEPTH):
         path = capture.layout.taps[f"block.{i}"].module
         capture.backbone.get_submodule(path).register_forward_hook(lambda *_, i=i: ran.append(i))
-    capture.run(_inputs(), ["block.0", "embed"], lambda *_: None)  # records the order
+    capture.run(tiny_inputs("llama"), ["block.0", "embed"], lambda *_: None)  # records the order
     ran.clear()
-    capture.run(_inputs(), ["block.0", "embed"], lambda *_: None)
+    capture.run(tiny_inputs("llama"), ["block.0", "embed"], lambda *_: None)
     assert set(ran) <= {0}
 
 
 def test_an_edit_changes_the_last_hidden_state_as_a_hook_does(any_family: str) -> None:
     model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
-    inputs = _inputs()
+    inputs = tiny_inputs(any_family)
     got = capture.hidden(inputs, {"block.1": lambda x: x * 0.5})
     module = capture.backbone.get_submodule(capture.layout.taps["block.1"].module)
 
@@ -162,7 +164,9 @@ def test_an_edit_changes_the_last_hidden_state_as_a_hook_does(any_family: str) -
 def test_padding_on_the_right_changes_no_real_token(any_family: str) -> None:
     model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
-    inputs = _inputs(batch=2, time=9)
+    inputs = tiny_inputs(any_family, batch=2, time=9)
+    if any_family in VISION:
+        return  # images are not padded
     inputs["attention_mask"][1, 5:] = 0
     padded = _sites(capture, inputs)
     single = {k: v[1:, :5] for k, v in inputs.items()}
@@ -199,7 +203,9 @@ def _wrong_taps(layout: Layout) -> dict[str, Tap]:
     return wrong
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3", "modernbert", "gemma2", "bert", "gpt2", "t5"])
+@pytest.mark.parametrize(
+    "family", ["llama", "phi3", "modernbert", "gemma2", "bert", "gpt2", "t5", "vit"]
+)
 def test_the_self_check_names_a_wrong_site(family: str) -> None:
     model = tiny_model(family)
     layout = find_layout(model)
@@ -219,7 +225,7 @@ def test_a_row_whose_paths_do_not_exist_or_are_not_attention_is_refused(
         (replace(row, blocks="h"), "has blocks at 'h'"),
         (replace(row, attention="mlp.down_proj"), "is not in a module that is called attention"),
     ):
-        monkeypatch.setattr("geoprobe.models.layout.FAMILIES", {"llama": bad})
+        monkeypatch.setattr("geoprobe.models.families.FAMILIES", {"llama": bad})
         with pytest.raises(UsageError, match=match):
             find_layout(tiny_model("llama"))
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.loading import (
     Loader,
+    companion_folder,
     load_tokenizer,
     prefetch,
-    tokenizer_folder,
 )
 from geoprobe.models.series import Checkpoint
 from tests.models.saved_models import (
@@ -284,11 +284,11 @@ def test_the_tokenizer_is_the_checkpoints_own_else_the_one_above(tmp_path: Path)
     with pytest.raises(UsageError, match=r"step0: no tokenizer in .*--tokenizer FOLDER"):
         load_tokenizer(checkpoint(folder))
     _tokenizer(tmp_path)
-    assert tokenizer_folder(checkpoint(folder)) == tmp_path
+    assert companion_folder(checkpoint(folder)) == tmp_path
     assert load_tokenizer(checkpoint(folder))("a b c")["input_ids"] == [1, 2, 0]
     _tokenizer(folder)
-    assert tokenizer_folder(checkpoint(folder)) == folder
-    assert tokenizer_folder(checkpoint(folder), str(tmp_path)) == tmp_path
+    assert companion_folder(checkpoint(folder)) == folder
+    assert companion_folder(checkpoint(folder), str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("content", ["{}", '{"model": {"type": "WordLev', "\x00"])

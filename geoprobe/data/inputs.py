@@ -1,0 +1,57 @@
+"""What a model is fed: text as token ids, images, arrays that someone already has.
+
+Text is padded and says how long each sequence is. Of images and arrays the model itself makes
+tokens (patches, positions), and how many is known only once it has seen one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some items of what is fed.
+
+    Attributes:
+        values: The model's main input, items first: token ids padded on the right (batch, time),
+            pixels (batch, channels, height, width), or rows of an array.
+        index: Index of each item (batch,).
+        lengths: Number of real tokens of each sequence (batch,); None where the model makes tokens.
+    """
+
+    values: NDArray[Any]
+    index: NDArray[np.int64]
+    lengths: NDArray[np.int64] | None = None
+
+
+class Inputs(Protocol):
+    """Anything that can be fed, item by item, in a fixed order."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens of each item (n,); 1 where the model makes tokens."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the model is given."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of items."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a run records of it."""
+        ...
+
+    def batch(self, index: NDArray[np.int64]) -> Batch:
+        """The items `index`."""
+        ...
