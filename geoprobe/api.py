@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoprobe.errors import UsageError
+from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.job import Job, Options, find_ready, make_job
 from geoprobe.runs.folder import Run as RunFolder
 
@@ -192,7 +192,15 @@ def plan(
 
 
 def _measure_series(arguments: list[str], job: Job, select: Mapping[str, Any]) -> Run:
-    ready = find_ready(arguments, job, select)
+    try:
+        ready = find_ready(arguments, job, select)
+    except CheckpointError as error:
+        if job.out is None or not (Path(job.out) / "run.json").is_file():
+            raise
+        # Their weights may have been deleted on purpose, after they were measured (`--evict`).
+        raise CheckpointError(
+            f"{error}. What was measured before is kept: `geoprobe report {job.out}` shows it."
+        ) from error
     import torch
 
     from geoprobe.models.series import to_download

@@ -90,6 +90,7 @@ def measure_model(
         plan.check(loaded.layout)
     chosen = loaded.layout.select(layers=layers, sites=sites)
     warning = check_length(loaded.layout, int(corpus.lengths.max()))
+    _check_ids(loaded.layout, corpus)
     reads = loaded.layout.reads
     first = feed(corpus, np.arange(1), device, reads, weights.dtype)
     times = capture.times(first.inputs, chosen) if first.made_by_model else {}
@@ -148,6 +149,20 @@ def check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
         "message": f"The longest sequence has {longest} tokens, and this {layout.family} model was "
         f"made for {layout.positions}: what it does beyond is not what it was trained to do.",
     }
+
+
+def _check_ids(layout: Layout, corpus: Inputs) -> None:
+    """Makes sure that a model knows every token id it will be fed.
+
+    Raises:
+        UsageError: The tokenizer, or the array of token ids, is another model's.
+    """
+    ids = getattr(corpus, "ids", None)
+    if ids is not None and 0 < layout.vocabulary <= (largest := int(ids.max())):
+        raise UsageError(
+            f"The text has token id {largest}, and this {layout.family} model knows ids up to "
+            f"{layout.vocabulary - 1}; give the model's own tokenizer with --tokenizer, or its ids."
+        )
 
 
 def _pilot(

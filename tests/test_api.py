@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import geoprobe
-from geoprobe.errors import UsageError
+from geoprobe.errors import CheckpointError, UsageError
 from tests.conftest import tiny_model, tiny_text, tiny_tokenizer
 from tests.probes import plain
 
@@ -57,6 +58,19 @@ def test_readings_of_a_live_module_are_not_overwritten_by_those_of_other_weights
 def test_a_live_module_is_measured_in_its_own_precision() -> None:
     with pytest.raises(UsageError, match="measured as it is, in float32"):
         geoprobe.measure(model=tiny_model("llama"), tokenizer=tiny_tokenizer(), dtype="bfloat16")
+
+
+def test_weights_that_are_gone_leave_their_readings(tiny_series: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_series, tmp_path / "series")
+    options = {"text": tuple(tiny_text(20)), "out": tmp_path / "run"}
+    geoprobe.measure(folder, **options)
+    for weights in folder.glob("*/model.safetensors"):
+        weights.unlink()
+    with pytest.raises(CheckpointError, match=r"kept: `geoprobe report .*run` shows it"):
+        geoprobe.measure(folder, **options)
+    assert len(geoprobe.open(tmp_path / "run").labels) == 4
+    with pytest.raises(CheckpointError, match=r"No checkpoint can be measured: [^`]*$"):
+        geoprobe.measure(folder, **options | {"out": tmp_path / "other"})
 
 
 def test_a_series_and_its_report(tiny_series: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def read_array(data: Any, most: int | None = None) -> Arrays:
     Args:
         data: An array or tensor (n, ...), or the path of a .npy, .npz or .safetensors file; the
             latter two hold it as `x`, or hold nothing else.
-        most: At most this many items, the first ones.
+        most: At most this many items, evenly spaced where there are more: they may be sorted.
 
     Raises:
         UsageError: The file cannot be read, has no `x`, or x is no array of finite numbers.
@@ -107,10 +107,12 @@ def read_array(data: Any, most: int | None = None) -> Arrays:
         narrow = data.dtype.is_floating_point and data.dtype.itemsize < 4  # bfloat16, ...
         data = (data.float() if narrow else data).numpy()
     try:
-        x = np.asarray(data)
+        x = np.atleast_1d(np.asarray(data))
     except ValueError as error:
         raise UsageError(f"--data: what was given is no array ({error}).") from error
-    return Arrays(x if most is None else x[:most], source)
+    if most is not None and len(x) > most:
+        x = x[np.linspace(0, len(x) - 1, most).round().astype(int)]
+    return Arrays(x, source)
 
 
 def _x_of(path: Path) -> Any:

@@ -15,7 +15,7 @@ from PIL import Image
 import geoprobe
 from geoprobe.errors import UsageError
 from tests.conftest import write_series
-from tests.tiny_families import DEPTH, VISION, tiny_model
+from tests.tiny_families import DEPTH, VISION, VOCABULARY, tiny_model
 
 Cli = Callable[..., tuple[int, str, str]]
 N, SIDE = 30, 12
@@ -184,6 +184,16 @@ def test_token_ids_as_an_array_are_text(tmp_path: Path) -> None:
         final = model.model(torch.from_numpy(ids)).last_hidden_state[:, -1].numpy()
     table = run.readings.filter(measure="rankme", site="final")
     assert table["value"][0] == pytest.approx(_rankme(final), rel=1e-4)
+    ids[3, 3] = VOCABULARY
+    with pytest.raises(UsageError, match=f"knows ids up to {VOCABULARY - 1}"):
+        geoprobe.measure(series, data=ids, tokens="last")
+
+
+def test_of_a_sorted_array_items_are_taken_evenly() -> None:
+    from geoprobe.data.arrays import read_array
+
+    taken = read_array(np.repeat(np.arange(10.0), 100)[:, None], 20)
+    assert np.bincount(taken.x[:, 0].astype(int)).tolist() == [2] * 10
 
 
 @pytest.mark.parametrize(
