@@ -75,7 +75,7 @@ def _times(
 
     The two are interleaved, on the same checkpoint, and must give the same bits.
     """
-    from geoprobe.corpora import Corpora, stamps
+    from geoprobe.corpora import Corpora, Sources, stamps
     from geoprobe.models.hub import Fetcher
     from geoprobe.models.pretrained import quiet_transformers
     from geoprobe.models.series import find_series
@@ -83,7 +83,7 @@ def _times(
 
     series = find_series([str(path) for path in paths]).checkpoints
     fetcher = Fetcher()
-    no_corpus: Any = Corpora(lambda _: "text", fetcher, tokenizer)
+    no_corpus: Any = Corpora(Sources(lambda _: "text", tokenizer=tokenizer), fetcher)
     bench = Bench(
         Settings(
             corpus_for=_no_text if tokenizer is None else no_corpus,
