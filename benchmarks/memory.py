@@ -67,10 +67,11 @@ def watch(sequences: int, tokens: list[str], every: int) -> dict[str, Any]:
     """
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
+    from geoprobe.placement import statistics_memory
     from geoprobe.probes.base import Survey
     from geoprobe.probes.spectrum import SpectrumOptions, SpectrumProbe
     from geoprobe.statistics.memory import give_back
-    from geoprobe.survey import feeds, statistics_memory
+    from geoprobe.survey import feeds
 
     model, tokenizer = load_smollm2()
     text = corpus(tokenizer, sequences)
@@ -90,7 +91,10 @@ def watch(sequences: int, tokens: list[str], every: int) -> dict[str, Any]:
     loaded = rss()
     probe = SpectrumProbe(
         SpectrumOptions(tokens=tuple(tokens)),  # type: ignore[arg-type]
-        Survey(layout, layout.sites, text.lengths, 0, statistics_memory(), torch.float32, device),
+        Survey(
+            *(layout, layout.sites, text.lengths, 0, statistics_memory()),
+            *(torch.float32, device, device),
+        ),
     )
     plain, watched = [], []
     for number, feed in enumerate(feeds(text, SEQUENCES_A_BATCH, device)):

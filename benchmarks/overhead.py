@@ -52,16 +52,17 @@ def _one(
 ) -> Line:
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
+    from geoprobe.placement import statistics_memory
     from geoprobe.probes.base import Survey
     from geoprobe.probes.spectrum import SpectrumOptions, SpectrumProbe
     from geoprobe.statistics.memory import give_back
-    from geoprobe.survey import feeds, statistics_memory
+    from geoprobe.survey import feeds
 
     layout = find_layout(model)
     capture = Capture(model, layout)
     device = torch.device("cpu")
     survey = Survey(
-        layout, layout.sites, text.lengths, 0, statistics_memory(), torch.float32, device
+        layout, layout.sites, text.lengths, 0, statistics_memory(), torch.float32, device, device
     )
     probe = SpectrumProbe(SpectrumOptions(**options), survey)
     batches = list(feeds(text, SEQUENCES_A_BATCH, device))

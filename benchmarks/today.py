@@ -107,8 +107,9 @@ def geoprobe_way(sequences: int, tokens: str) -> dict[str, Any]:
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
     from geoprobe.models.loading import Loaded
+    from geoprobe.placement import statistics_memory
     from geoprobe.probes.spectrum import SpectrumOptions, plan
-    from geoprobe.survey import measure_model, statistics_memory
+    from geoprobe.survey import measure_model
 
     model, tokenizer = load_smollm2()
     text, feeds = _batches(tokenizer, sequences)

@@ -100,7 +100,7 @@ def measure(
 def _run_of(job: Job, corpus: Inputs, device: Any, series: dict[str, Any]) -> Run:
     """The run, new or resumed."""
     from geoprobe.data.corpus import is_file_name
-    from geoprobe.survey import choose_batch_size, statistics_memory
+    from geoprobe.placement import statistics_memory
 
     recorded = {f.name: getattr(job.options, f.name) for f in fields(job.options)}
     recorded |= job.plan_options
@@ -117,7 +117,7 @@ def _run_of(job: Job, corpus: Inputs, device: Any, series: dict[str, Any]) -> Ru
     header = _header(job.command, recorded, corpus.describe(), series)
     header["environment"] |= {"device": str(device), "dtype": job.options.dtype}
     header["chosen"] = {
-        "batch_size": job.options.batch_size or choose_batch_size(job.options.length),
+        "batch_size": job.options.batch_size,  # none: chosen with the first model
         "statistics_memory": statistics_memory(device),
     }
     return _create(job.out, header, job.fresh)
@@ -155,8 +155,8 @@ def plan(
     import numpy as np
 
     from geoprobe.machines import ACCELERATORS
+    from geoprobe.placement import statistics_memory
     from geoprobe.planning import estimate
-    from geoprobe.survey import choose_batch_size, statistics_memory
 
     if accelerator is not None and accelerator not in ACCELERATORS:
         raise UsageError(f"--accelerator {accelerator}: known are {', '.join(ACCELERATORS)}.")
@@ -179,7 +179,7 @@ def plan(
         job.plans,
         corpus,
         lengths=lengths,
-        batch=min(len(lengths), asked.batch_size or choose_batch_size(asked.length)),
+        batch=asked.batch_size,
         memory=statistics_memory(ready.device),
         device=ready.device,
         dtype=ready.dtype,
@@ -231,6 +231,7 @@ def _measure_series(arguments: list[str], job: Job, select: Mapping[str, Any]) -
             sites=options.sites,
             trust_remote_code=options.trust_remote_code,
             factory=options.factory,
+            device_map=options.device_map,
         )
         torch.manual_seed(options.seed)
         survey_series(found.checkpoints, settings, run, job.progress)
@@ -246,7 +247,7 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
     from geoprobe.models.layout import find_layout
     from geoprobe.models.loading import Loaded, module_fingerprint
     from geoprobe.models.selfcheck import self_check
-    from geoprobe.survey import describe_model, measure_model
+    from geoprobe.survey import choose_batch_size, describe_model, measure_model
 
     if tokenizer is None and job.options.data is None:
         raise UsageError(
@@ -254,10 +255,16 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
             "processor where images=... is given, or data=... to feed as it is."
         )
     weights = next(model.parameters())
+    if any(p.is_meta for p in model.parameters()):
+        raise UsageError(
+            "measure(model=...): some of its weights are on no device (meta) or offloaded; a live "
+            "module must hold its weights. Give its folder with device_map='auto' instead."
+        )
     dtype = str(weights.dtype).removeprefix("torch.")
     for name, given, own in (
         ("dtype", job.options.dtype, dtype),
         ("device", job.options.device or str(weights.device), str(weights.device)),
+        ("device_map", job.options.device_map, None),
     ):
         if given not in (own, getattr(Options, name)):
             raise UsageError(
@@ -295,6 +302,8 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 )
             capture = Capture(model, layout)
             self_check(capture)
+            if run.header["chosen"]["batch_size"] is None:
+                run.choose(batch_size=choose_batch_size(capture, corpus))
             outcome = measure_model(
                 Loaded(model, layout, in_place=False),
                 capture,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from geoprobe.probes.base import Plan
     from geoprobe.survey import Progress
 
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""accelerate's ways to spread a model."""
+
 
 class Silent:
     """Progress for a library call: none."""
@@ -53,6 +56,8 @@ class Options:
         layers: Block numbers (`0,-1`, `::4`), or None for all.
         sites: Site names (`embed,final`), or None for all.
         device: Where to run (`cpu`, `cuda`, `mps`); None is the best there is.
+        device_map: Spread the model over all devices there are, and what does not fit over main
+            memory and disk, by accelerate (`auto`, `balanced`, `balanced_low_0`, `sequential`).
         dtype: Precision of the weights.
         seed: Seed of whatever is drawn.
         tokenizer: Folder of a tokenizer (of an image processor, for images) to use instead of the
@@ -73,6 +78,7 @@ class Options:
     layers: str | None = None
     sites: str | None = None
     device: str | None = None
+    device_map: str | None = None
     dtype: str = "float32"
     seed: int = 0
     tokenizer: str | None = None
@@ -87,6 +93,20 @@ class Options:
         fed = {"--text": self.text, "--images": self.images, "--data": self.data is not None}
         if len(given := [option for option, value in fed.items() if value]) > 1:
             raise UsageError(f"{' and '.join(given)}: give one of them.")
+        if self.device_map is not None:
+            self._check_device_map()
+
+    def _check_device_map(self) -> None:
+        if self.device_map not in DEVICE_MAPS:
+            raise UsageError(
+                f"--device-map {self.device_map}: not one of {', '.join(DEVICE_MAPS)}."
+            )
+        for option, given in (("--device", self.device), ("--factory", self.factory)):
+            if given is not None:
+                raise UsageError(
+                    f"--device-map {self.device_map} and {option} {given}: give one of them; the "
+                    "map places models of transformers on all devices there are."
+                )
 
     @property
     def is_fed(self) -> bool:

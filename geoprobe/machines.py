@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from geoprobe.errors import GeoprobeError
 from geoprobe.models.capture import Capture, options_of
 from geoprobe.models.examples import example
+from geoprobe.models.footprint import Live
 from geoprobe.models.layout import Layout, Tap, find_layout
 from geoprobe.probes.base import Feed, Plan, Survey
 
@@ -96,36 +94,6 @@ class Rates:
     seconds_a_batch: float = 0.0
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows how many bytes of tensors are alive beside those of a model.
-
-    On the meta device nothing is computed, and nothing is really taken.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self._now = 0
-        own = [*model.parameters(), *model.buffers()]
-        self._known = {tensor.untyped_storage()._cdata: 0 for tensor in own}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return 1  # a question about values that are not there: no padding, nothing packed
-        found = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(found):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._known[storage._cdata] = size = storage.nbytes()
-                    self._now += size
-                    weakref.finalize(storage, self._gone, storage._cdata)
-        self.peak = max(self.peak, self._now)
-        return found
-
-    def _gone(self, key: int) -> None:
-        self._now -= self._known.pop(key, 0)
-
-
 def forward_flops(
     model: nn.Module,
     layout: Layout,
@@ -148,7 +116,7 @@ def forward_flops(
     inputs = example(model, layout, batch, length, device=meta, dtype=dtype, image=image)
     if layout.vocabulary:  # without a mask, whose values some families ask for
         inputs = {layout.reads.name: inputs[layout.reads.name]}
-    live = _Live(model)
+    live = Live(model)
     with FlopCounterMode(display=False) as flops, live, torch.no_grad():
         backbone(**inputs, **options_of(backbone))
     return float(flops.get_total_flops()), live.peak

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from geoprobe.models.factory import build, describe
 from geoprobe.models.hub import absent_of
 from geoprobe.models.layout import find_layout
 from geoprobe.models.pretrained import empty_model, quiet_transformers
+from geoprobe.placement import batch_size_for, free_memory, statistics_device
 from geoprobe.probes.base import Cost, Plan, Survey
 from geoprobe.statistics.memory import give_back
 from geoprobe.survey import check_length
@@ -92,7 +93,7 @@ def estimate(
     corpus: Inputs | None,
     *,
     lengths: NDArray[np.int64],
-    batch: int,
+    batch: int | None,
     memory: int,
     device: torch.device,
     dtype: torch.dtype,
@@ -109,7 +110,7 @@ def estimate(
         plans: What is to be measured.
         corpus: What is to be fed; None for full sequences of text.
         lengths: Tokens of each of its items (n,).
-        batch: Sequences a batch.
+        batch: Sequences a batch; None for as many as a measurement chooses.
         memory: Bytes that statistics may take.
         device: Where the model will run.
         dtype: Precision of the weights.
@@ -146,9 +147,17 @@ def estimate(
         one = example(model, layout, 1, 1, image=image, device=meta, dtype=torch.bfloat16)
         times = Capture(model, layout).times(one, chosen)
     longest = int(lengths.max()) * max(times.values(), default=1)
-    survey = Survey(layout, chosen, lengths, 0, memory, dtype, device, times)
+    survey = Survey(layout, chosen, lengths, 0, memory, dtype, device, device, times)
     costs = [cost for plan in plans for cost in plan.cost(survey)]
+    needed = sum(cost.memory for cost in costs)
+    survey = replace(survey, statistics_on=statistics_device(device, needed))
     with quiet_transformers():
+        if batch is None:
+            _, taken = forward_flops(model, layout, 1, longest, image)
+            parameters = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+            free = max(0, free_memory(device) - parameters)
+            batch = batch_size_for(longest, taken // 2 * dtype.itemsize, free)
+        batch = min(batch, len(lengths))
         flops, live = forward_flops(model, layout, batch, longest, image)
         rates = calibrate(model, layout, plans, survey, batch, longest, flops, image)
     gc.collect()

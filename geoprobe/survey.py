@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from geoprobe.corpora import Corpora, stamps
 from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
 from geoprobe.feeds import feed, feeds
 from geoprobe.models.capture import Capture
+from geoprobe.models.footprint import pass_bytes
 from geoprobe.models.hub import Fetcher
 from geoprobe.models.loading import (
     Loaded,
@@ -21,21 +22,17 @@ from geoprobe.models.loading import (
 )
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
+from geoprobe.placement import batch_size_for, free_memory, statistics_device
 from geoprobe.probes.base import Feed, Outcome, Plan, Probe, Subject, Survey
 from geoprobe.statistics.memory import give_back
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from geoprobe.data.inputs import Inputs
     from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
 
 PILOT_SEQUENCES = 32
 """Sequences by which rules are settled before the pass."""
-
-TOKENS_PER_BATCH = 4096
-"""Enough for full speed on a CPU and on most GPUs; more only costs memory."""
 
 
 class Progress(Protocol):
@@ -84,31 +81,31 @@ def measure_model(
     Raises:
         UsageError: This model does not have what the options ask for.
     """
-    weights = next(loaded.model.parameters())
-    device = weights.device
+    device, dtype = capture.device, capture.dtype
     for plan in plans:
         plan.check(loaded.layout)
     chosen = loaded.layout.select(layers=layers, sites=sites)
-    warning = check_length(loaded.layout, int(corpus.lengths.max()))
-    _check_ids(loaded.layout, corpus)
+    warning = _check_input(loaded.layout, corpus)
     reads = loaded.layout.reads
-    first = feed(corpus, np.arange(1), device, reads, weights.dtype)
+    first = feed(corpus, np.arange(1), device, reads, dtype)
     times = capture.times(first.inputs, chosen) if first.made_by_model else {}
     survey = Survey(
-        loaded.layout, chosen, corpus.lengths, seed, memory, weights.dtype, device, times
+        loaded.layout, chosen, corpus.lengths, seed, memory, dtype, device, device, times
     )
+    needed = sum(cost.memory for plan in plans for cost in plan.cost(survey))
+    survey = replace(survey, statistics_on=statistics_device(device, needed))
     probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
     watchers: dict[str, list[Probe]] = {}
     for probe in probes:
         for site in probe.sites():
             watchers.setdefault(site, []).append(probe)
-    _pilot(capture, corpus, probes, batch_size, weights)
+    _pilot(capture, corpus, probes, batch_size)
     total = -(-len(corpus) // batch_size)
     tokens = 0
     each = max(times.values(), default=1)
 
     def batches() -> Iterator[Feed]:
-        return feeds(corpus, batch_size, device, reads, weights.dtype)
+        return feeds(corpus, batch_size, device, reads, dtype)
 
     for done, batch in enumerate(batches() if watchers else ()):
 
@@ -151,18 +148,21 @@ def check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
     }
 
 
-def _check_ids(layout: Layout, corpus: Inputs) -> None:
-    """Makes sure that a model knows every token id it will be fed.
+def _check_input(layout: Layout, corpus: Inputs) -> dict[str, Any] | None:
+    """A warning, if any, on what a model will be fed.
 
     Raises:
-        UsageError: The tokenizer, or the array of token ids, is another model's.
+        UsageError: Sequences are too long for it, or the tokenizer, or the array of token ids, is
+            another model's.
     """
+    warning = check_length(layout, int(corpus.lengths.max()))
     ids = getattr(corpus, "ids", None)
     if ids is not None and 0 < layout.vocabulary <= (largest := int(ids.max())):
         raise UsageError(
             f"The text has token id {largest}, and this {layout.family} model knows ids up to "
             f"{layout.vocabulary - 1}; give the model's own tokenizer with --tokenizer, or its ids."
         )
+    return warning
 
 
 def _pilot(
@@ -170,7 +170,6 @@ def _pilot(
     corpus: Inputs,
     probes: Sequence[Probe],
     batch_size: int,
-    weights: Tensor,
 ) -> None:
     """Shows the first sequences of the corpus beforehand to the probes that ask for it.
 
@@ -183,7 +182,7 @@ def _pilot(
     first = np.arange(min(PILOT_SEQUENCES, len(corpus)))
     for start in range(0, len(first) if wanted else 0, batch_size):
         part = first[start : start + batch_size]
-        batch = feed(corpus, part, weights.device, capture.layout.reads, weights.dtype)
+        batch = feed(corpus, part, capture.device, capture.layout.reads, capture.dtype)
 
         def observe(site: str, activations: Any, batch: Feed = batch) -> None:
             for probe in wanted[site]:
@@ -200,7 +199,7 @@ class Settings:
         corpus_for: Gives the corpus for a checkpoint.
         fetcher: Downloads checkpoints of the hub.
         plans: The probes and studies.
-        batch_size: Sequences a batch.
+        batch_size: Sequences a batch; None lets memory decide once a model is loaded.
         memory: Bytes that statistics may take.
         device: Where the model runs.
         dtype: Precision of the weights.
@@ -209,12 +208,13 @@ class Settings:
         sites: Sites to watch, as `--sites` has them.
         trust_remote_code: Whether code that comes with a checkpoint may run.
         factory: Builds the network, for weights of one that is in no table.
+        device_map: accelerate's way to spread the model, instead of `device`.
     """
 
     corpus_for: Corpora
     fetcher: Fetcher
     plans: Sequence[Plan]
-    batch_size: int
+    batch_size: int | None
     memory: int
     device: torch.device
     dtype: torch.dtype
@@ -223,6 +223,7 @@ class Settings:
     sites: str | None = None
     trust_remote_code: bool = False
     factory: str | None = None
+    device_map: str | None = None
 
 
 class Bench:
@@ -239,6 +240,7 @@ class Bench:
             settings.dtype,
             trust_remote_code=settings.trust_remote_code,
             factory=settings.factory,
+            device_map=settings.device_map,
         )
         self._capture: Capture | None = None
 
@@ -299,6 +301,8 @@ def survey_series(
             outcome, batch_size = _with_room(
                 loaded, capture, corpus, settings, batch_size, progress
             )
+            if settings.batch_size is None and not run.labels:
+                run.choose(batch_size=batch_size)
             outcome = outcome.named(checkpoint.label)
             entry = {
                 **describe(checkpoint),
@@ -334,7 +338,7 @@ def _with_room(
     capture: Capture,
     corpus: Inputs,
     settings: Settings,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress,
 ) -> tuple[Outcome, int]:
     """One checkpoint's outcome, in batches of half the size whenever memory runs out.
@@ -346,6 +350,8 @@ def _with_room(
     """
     while True:
         try:
+            if batch_size is None:
+                batch_size = choose_batch_size(capture, corpus)
             outcome = measure_model(
                 loaded,
                 capture,
@@ -362,7 +368,7 @@ def _with_room(
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            if batch_size == 1:
+            if batch_size in (None, 1):
                 raise CheckpointError(
                     "memory ran out on single sequences; give a smaller --length, fewer sites "
                     "(--layers, --sites), or --dtype bfloat16."
@@ -446,19 +452,16 @@ def checkpoint_entry(checkpoint: Checkpoint, digest: str) -> dict[str, Any]:
     )
 
 
-def statistics_memory(device: torch.device | None = None) -> int:
-    """Bytes that statistics may take where the model runs: about half of what is free now.
+def choose_batch_size(capture: Capture, corpus: Inputs) -> int:
+    """Items a batch, by the length of the longest one and what a pass of it takes.
 
-    Rounded down to a power of two, so that the same machine gives the same number.
+    Raises:
+        UsageError: The model cannot be fed this.
     """
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    if device is not None and device.type == "cuda":
-        free = int(torch.cuda.mem_get_info(device)[0])
-    return 1 << max(0, (free // 2).bit_length() - 1)
-
-
-def choose_batch_size(length: int) -> int:
-    """Sequences a batch, from the length of a sequence."""
-    return max(1, TOKENS_PER_BATCH // max(1, length))
+    _check_input(capture.layout, corpus)
+    longest = np.array([int(np.argmax(corpus.lengths))])
+    one = feed(corpus, longest, capture.device, capture.layout.reads, capture.dtype)
+    times = capture.times(one.inputs, capture.layout.sites) if one.made_by_model else {}
+    tokens = int(one.lengths.max()) * max(times.values(), default=1)
+    taken = pass_bytes(capture.backbone, one.inputs)
+    return batch_size_for(tokens, taken, free_memory(capture.device))

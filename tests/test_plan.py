@@ -109,7 +109,7 @@ def test_the_memory_of_statistics_is_what_the_probe_takes(
 ) -> None:
     layout = find_layout(tiny_model("llama"))
     lengths = np.random.default_rng(0).integers(3, 40, 70)
-    survey = Survey(layout, layout.sites, lengths, 0, memory, dtype, torch.device("cpu"))
+    survey = Survey(layout, layout.sites, lengths, 0, memory, dtype, *[torch.device("cpu")] * 2)
     options = SpectrumOptions(tokens=tuple(tokens), skip=tuple(skip), drop_sinks=drop_sinks)
     probe = SpectrumProbe(options, survey)
     for cost in spectrum_cost(options, survey):

@@ -188,7 +188,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option(
         "--batch-size",
-        help="Sequences a batch. Default: chosen.",
+        help="Sequences a batch. Default: 4,096 tokens, or what memory holds.",
         rich_help_panel=_COMPUTE,
         show_default=False,
     ),
@@ -218,6 +218,16 @@ Device = Annotated[
     typer.Option(
         "--device",
         help="cpu, cuda or mps. Default: cuda if there is one.",
+        rich_help_panel=_COMPUTE,
+        show_default=False,
+    ),
+]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        help="Spread a model that no device holds over all of them, main memory and disk, as "
+        "accelerate does: auto, balanced, balanced_low_0, sequential.",
         rich_help_panel=_COMPUTE,
         show_default=False,
     ),
@@ -287,7 +297,7 @@ def numbers(option: str, text: str | None) -> tuple[int, ...]:
 _WHICH = ("pattern", "every", "log_spaced", "last", "revisions", "base")
 _AS_THEY_ARE = (
     *("drop_sinks", "field", "sequences", "length", "tokenizer", "batch_size", "layers", "sites"),
-    *("device", "dtype", "seed", "trust_remote_code", "evict", "factory"),
+    *("device", "device_map", "dtype", "seed", "trust_remote_code", "evict", "factory"),
 )
 
 

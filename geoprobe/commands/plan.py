@@ -46,6 +46,7 @@ def plan(
     layers: o.Layers = None,
     sites: o.Sites = None,
     device: o.Device = None,
+    device_map: o.DeviceMap = None,
     dtype: o.Dtype = "float32",
     trust_remote_code: o.TrustRemoteCode = False,
     accelerator: Annotated[

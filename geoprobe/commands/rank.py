@@ -64,6 +64,7 @@ def rank(
     layers: o.Layers = None,
     sites: o.Sites = None,
     device: o.Device = None,
+    device_map: o.DeviceMap = None,
     dtype: o.Dtype = "float32",
     seed: o.Seed = 0,
     trust_remote_code: o.TrustRemoteCode = False,

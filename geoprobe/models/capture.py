@@ -71,12 +71,25 @@ def module_by_module() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+def _main_device(model: nn.Module) -> torch.device | None:
+    """Where a model that is spread over devices takes its input; None where it is on one."""
+    placed: Mapping[str, Any] | None = getattr(model, "hf_device_map", None)
+    if not placed:
+        return None
+    computing = [where for where in placed.values() if where not in ("cpu", "disk")]
+    return torch.device(computing[0] if computing else "cpu")
+
+
 class Capture:
     """Runs a model and shows its sites to observers.
 
     Args:
         model: The loaded model; the capture wraps its backbone, so the head costs nothing.
         layout: Where the sites are.
+
+    Attributes:
+        device: Where inputs go; weights may be elsewhere, as they are needed.
+        dtype: Precision of the weights.
     """
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
@@ -88,6 +101,9 @@ class Capture:
             self._wrapped = NNsight(self.backbone)
         self._order: dict[str, int] = {}
         self.options = options_of(self.backbone)
+        weights = next(model.parameters())
+        self.dtype = weights.dtype
+        self.device = _main_device(model) or weights.device
 
     def run(
         self,
@@ -160,7 +176,7 @@ class Capture:
         found: list[Tensor] = []
         last = self.layout.sites[-1]
         self.run(inputs, [last], lambda _, x: found.append(x), edits)
-        return found[0]
+        return found[0].to(self.device)
 
     def after(self, last: Tensor) -> Tensor:
         """The model's last hidden state, made of the activations of the last site."""

@@ -113,12 +113,15 @@ def learn(
     Returns:
         None where in-place loading would not be the same as `from_pretrained`: the weights are
         transformed on the way (merged experts, quantisation, adapters), the model's own code is
-        not transformers', or its rotary embedding remembers earlier input.
+        not transformers', its rotary embedding remembers earlier input, or some of its weights
+        wait elsewhere for their turn.
     """
     if has_adapter(folder) or not _only_copies(config):
         return None
     on_disk = names_in(files)
     state = model.state_dict(keep_vars=True)
+    if any(tensor.is_meta for tensor in state.values()):
+        return None
     names = _names_in_memory(model, on_disk)
     if names is None or len(set(on_disk)) < len(on_disk) or len(set(names.values())) < len(names):
         return None
@@ -206,13 +209,17 @@ def _names_in_memory(model: nn.Module, names: Sequence[str]) -> dict[str, str] |
 
 
 def require_finite(tensors: dict[str, Tensor]) -> None:
-    """Makes sure that no weight is NaN or infinite.
+    """Makes sure that no weight that is here is NaN or infinite.
 
     Raises:
         DamagedError: One is; it is named.
     """
     with torch.no_grad(), one_thread():
-        floats = {name: t for name, t in tensors.items() if t.is_floating_point() and t.numel()}
+        floats = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta
+        }
         if _all_finite([_sum(tensor) for tensor in floats.values()]):
             return
         for name, tensor in floats.items():
@@ -227,7 +234,7 @@ def _sum(part: Tensor) -> Tensor:
 
 def _all_finite(sums: Sequence[Tensor]) -> bool:
     """False also when a sum of finite weights overflows: then each weight must be looked at."""
-    return not sums or bool(torch.stack(list(sums)).isfinite().all())
+    return not sums or bool(torch.stack([s.cpu() for s in sums]).isfinite().all())
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.in_place import Plan, has_adapter, learn, require_finite
 from geoprobe.models.layout import Layout, find_layout
 from geoprobe.models.pretrained import (
+    How,
     from_pretrained,
     one_line,
     quiet_transformers,
@@ -32,7 +34,7 @@ from geoprobe.models.pretrained import (
     transformers_failed,
 )
 from geoprobe.models.series import Checkpoint
-from geoprobe.models.tensor_files import names_in
+from geoprobe.models.tensor_files import names_in, tensors_in
 from geoprobe.models.weights import (
     PROCESSOR_FILES,
     TOKENIZER_FILES,
@@ -86,6 +88,7 @@ class Loader:
         dtype: Precision of the weights.
         trust_remote_code: Whether code that comes with a checkpoint may run.
         factory: `package.module:function` that builds the network, for weights of such a one.
+        device_map: accelerate's way to spread the model over all devices, instead of `device`.
     """
 
     def __init__(
@@ -95,11 +98,14 @@ class Loader:
         *,
         trust_remote_code: bool = False,
         factory: str | None = None,
+        device_map: str | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
         self.trust_remote_code = trust_remote_code
         self.factory = factory
+        self.device_map = device_map
+        self._offloaded: tempfile.TemporaryDirectory[str] | None = None
         self._network: tuple[nn.Module, Layout] | None = None
         self._shell: _Shell | None = None
         self._given: weakref.ref[nn.Module] | None = None
@@ -182,14 +188,15 @@ class Loader:
             files = weight_files(checkpoint.path)
             names_in(files)  # what is wrong with one of them is said in its own words
         try:
-            model, info = from_pretrained(checkpoint, config, self.dtype, self.trust_remote_code)
+            model, info = from_pretrained(checkpoint, config, self._how())
         except (UsageError, DamagedError):
             raise
         except Exception as error:  # a broken file or config can make transformers raise anything
             raise DamagedError(transformers_failed(checkpoint, error)) from error
         require_fit(model, info)
-        model = model.to(self.device).eval()
-        model.requires_grad_(False)
+        if self.device_map is None:
+            model = model.to(self.device)
+        model.eval().requires_grad_(False)
         if self.device.type == "cpu":
             _leave_files(model)
         layout = find_layout(model)
@@ -197,8 +204,21 @@ class Loader:
         unused = tuple(sorted(info["unexpected_keys"]))
         # Kept even if its weights turn out not to be finite: the next load overwrites them.
         self._shell = _Shell(model, layout, unused, config, raw, plan)
-        require_finite(dict(model.state_dict(keep_vars=True)))
+        state = dict(model.state_dict(keep_vars=True))
+        require_finite(state)
+        if any(tensor.is_meta for tensor in state.values()):  # offloaded: looked at where they are
+            for name, tensor in tensors_in(files):
+                require_finite({name: tensor})
         return self._shell
+
+    def _how(self) -> How:
+        if self.device_map is None:
+            return How(self.dtype, self.trust_remote_code)
+        from geoprobe.placement import spread
+
+        self._offloaded = tempfile.TemporaryDirectory(prefix="geoprobe-offloaded-")
+        placed = {**spread(self.device_map), "offload_folder": self._offloaded.name}
+        return How(self.dtype, self.trust_remote_code, placed)
 
 
 def prefetch(checkpoint: Checkpoint) -> None:
@@ -325,7 +345,9 @@ def _leave_files(model: nn.Module) -> None:
     """
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
-            if not tensor.untyped_storage().resizable():  # memory of one's own is
+            if (
+                not tensor.is_meta and not tensor.untyped_storage().resizable()
+            ):  # memory of one's own is
                 tensor.data = tensor.data.clone()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,21 @@ _CONSTANTS = (".inv_freq", ".masked_bias", ".position_ids", ".cos_cached", ".sin
 """Tensors that old versions of transformers stored and newer ones compute."""
 
 _GENERATING = ("ForCausalLM", "LMHeadModel")
+
+
+@dataclass(frozen=True)
+class How:
+    """How transformers is to load.
+
+    Attributes:
+        dtype: Precision of the weights.
+        trust_remote_code: Whether code that comes with a checkpoint may run.
+        placed: Options that place the weights; none leaves them to the processor's memory.
+    """
+
+    dtype: torch.dtype
+    trust_remote_code: bool = False
+    placed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def empty_model(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> nn.Module:
@@ -57,7 +73,7 @@ def empty_model(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> n
 
 
 def from_pretrained(
-    checkpoint: Checkpoint, config: dict[str, Any], dtype: torch.dtype, trust_remote_code: bool
+    checkpoint: Checkpoint, config: dict[str, Any], how: How
 ) -> tuple[Any, dict[str, Any]]:
     """The model and what transformers says about the load.
 
@@ -66,22 +82,21 @@ def from_pretrained(
     Args:
         checkpoint: What to load.
         config: Its config.json, or that of the model it belongs to; empty for a .gguf file.
-        dtype: Precision of the weights.
-        trust_remote_code: Whether code that comes with it may run.
+        how: Precision, trust and place.
 
     Raises:
         DamagedError: It is not what it should be.
         UsageError: The layout table does not have this family, or a library is missing.
     """
     if checkpoint.kind == "adapter":
-        return _merged(checkpoint, config, dtype, trust_remote_code)
+        return _merged(checkpoint, config, how)
     if checkpoint.kind == "state":
-        return _of_state(checkpoint, config, dtype, trust_remote_code)
+        return _of_state(checkpoint, config, how)
     transformers: Any = import_module("transformers")
     path: Path = checkpoint.path
     options: dict[str, Any] = {
-        **_loading(dtype, config),
-        "trust_remote_code": trust_remote_code,
+        **_loading(how, config),
+        "trust_remote_code": how.trust_remote_code,
         "weights_only": True,
         "local_files_only": True,
     }
@@ -105,43 +120,47 @@ def from_pretrained(
     return model, info
 
 
-def _loading(dtype: torch.dtype, config: dict[str, Any]) -> dict[str, Any]:
+def _loading(how: How, config: dict[str, Any]) -> dict[str, Any]:
     """How transformers is to load; a .gguf file has no config, and no pooler."""
     options = {
-        "dtype": dtype,
+        "dtype": how.dtype,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # so that they are named
+        **how.placed,
     }
     pooler = bool(config) and row_of(config.get("model_type")).pooler
     return {**options, "add_pooling_layer": False} if pooler else options
 
 
 def _of_state(
-    checkpoint: Checkpoint, config: dict[str, Any], dtype: torch.dtype, trust_remote_code: bool
+    checkpoint: Checkpoint, config: dict[str, Any], how: How
 ) -> tuple[Any, dict[str, Any]]:
     """A model of a bare state dict and the config that belongs to it."""
-    empty: Any = empty_model(checkpoint, trust_remote_code=trust_remote_code)
+    empty: Any = empty_model(checkpoint, trust_remote_code=how.trust_remote_code)
     state = read_state(checkpoint.path, empty.state_dict().keys())
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         return type(empty).from_pretrained(  # type: ignore[no-any-return]
             None,
             config=empty.config,
             state_dict=state,
-            **_loading(dtype, config),
+            **_loading(how, config),
         )
 
 
-def _merged(
-    checkpoint: Checkpoint, config: dict[str, Any], dtype: torch.dtype, trust_remote_code: bool
-) -> tuple[Any, dict[str, Any]]:
+def _merged(checkpoint: Checkpoint, config: dict[str, Any], how: How) -> tuple[Any, dict[str, Any]]:
     """An adapter merged into its base model, by PEFT."""
     assert checkpoint.base is not None
+    if how.placed:
+        raise UsageError(
+            f"{checkpoint.label} is an adapter, and it is merged into weights that are in memory: "
+            "leave --device-map out, or save the merged model and measure that."
+        )
     if find_spec("peft") is None:
         raise UsageError(
             f"{checkpoint.label} is an adapter, and merging it needs PEFT: "
             "pip install 'geoprobe[peft]'."
         )
-    model, info = from_pretrained(checkpoint.base, config, dtype, trust_remote_code)
+    model, info = from_pretrained(checkpoint.base, config, how)
     require_fit(model, info)
     peft: Any = import_module("peft")
     with warnings.catch_warnings(record=True) as said:

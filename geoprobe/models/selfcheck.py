@@ -47,9 +47,7 @@ def self_check(capture: Capture) -> None:
     residual = layout.sites
     sites = [site for site in layout.taps if site in residual or site in ends]
     last_site = residual[-1]
-    weights = next(capture.model.parameters())
-    device = weights.device
-    row = example(capture.model, layout, 1, _TIME, device=device, dtype=weights.dtype)
+    row = example(capture.model, layout, 1, _TIME, device=capture.device, dtype=capture.dtype)
     # As it is, edited at each site, edited at one token, with closed `mlp.up`, with closed gates.
     rows = len(sites) + 4
     inputs = {name: value.repeat(rows, *[1] * (value.ndim - 1)) for name, value in row.items()}
@@ -67,7 +65,7 @@ def self_check(capture: Capture) -> None:
             )
         _finite(site, activations)
         if site in (last_site, last_block):
-            kept[site] = activations.clone()
+            kept[site] = activations.to(capture.device, copy=True)
         if site == "attention.0" and torch.equal(activations[-3, 1:], activations[0, 1:]):
             raise wrong(layout.family, site, "a token's value does not depend on the others")
         largest = activations.abs().amax((1, 2))
@@ -81,7 +79,7 @@ def self_check(capture: Capture) -> None:
             edited = activations.clone()
             scale = activations.float().std().clamp(min=1e-3)
             noise = torch.randn(edited.shape[1:], generator=torch.Generator().manual_seed(1))
-            edited[position] += (noise.to(device) * scale).to(edited.dtype)
+            edited[position] += (noise.to(edited.device) * scale).to(edited.dtype)
             if site == "embed":
                 edited[-3, :1] = edited[position, :1]
             elif site.startswith("mlp.up"):
@@ -95,14 +93,16 @@ def self_check(capture: Capture) -> None:
     capture.run(inputs, sites, observe, {s: edit_of(i + 1, s) for i, s in enumerate(sites)})
     last = kept[last_site]
     with torch.inference_mode():
-        plain = capture.backbone(**row, **capture.options).last_hidden_state
-        given = capture.after(last[:1])
+        plain = capture.backbone(**row, **capture.options).last_hidden_state.to(capture.device)
+        given = capture.after(last[:1]).to(capture.device)
         if given.shape != plain.shape or not _close(given, plain):
             raise wrong(layout.family, last_site, "it differs from the model's last hidden state")
         if "final" in layout.taps:
             norm = capture.backbone.get_submodule(layout.taps["final"].module)
             before = kept[last_block][:1]
-            if torch.equal(before, last[:1]) or not _close(last[:1], norm(before)):
+            if torch.equal(before, last[:1]) or not _close(
+                last[:1], norm(before).to(capture.device)
+            ):
                 raise wrong(layout.family, "final", "it is not the norm of the last block's output")
     for i, site in enumerate(sites):
         if torch.equal(last[i + 1], last[0]):
@@ -112,8 +112,7 @@ def self_check(capture: Capture) -> None:
 def _runs(capture: Capture) -> None:
     """All that can be checked where no table says what a site is: it is reached, and finite."""
     layout = capture.layout
-    weights = next(capture.model.parameters())
-    row = example(capture.model, layout, 1, _TIME, device=weights.device, dtype=weights.dtype)
+    row = example(capture.model, layout, 1, _TIME, device=capture.device, dtype=capture.dtype)
     capture.run(row, layout.sites, lambda site, x: _finite(site, x))
 
 

@@ -156,7 +156,7 @@ def _directions(subject: Subject, k: int) -> tuple[Tensor, Tensor]:
     assert moments is not None
     _, vectors = np.linalg.eigh(moments.second_moments()[0])
     top = np.ascontiguousarray(vectors[:, ::-1][:, :k])
-    device = next(subject.capture.model.parameters()).device
+    device = subject.capture.device
     mean = torch.from_numpy(moments.mean()).float()
     return mean.to(device), torch.from_numpy(top).float().to(device)
 

@@ -49,12 +49,13 @@ class Feed:
         return bool((self.lengths < self.mask.shape[1]).any())
 
     def at(self, activations: Tensor) -> Feed:
-        """The same where a site has these activations (batch, time, d)."""
-        time = activations.shape[1]
-        if not self.made_by_model or time == self.mask.shape[1]:
+        """The same at a site with these activations (batch, time, d), the mask on their device."""
+        time, mask, lengths = activations.shape[1], self.mask, self.lengths
+        if self.made_by_model and time != mask.shape[1]:
+            mask, lengths = mask[:, :1].expand(-1, time), lengths * time
+        elif mask.device == activations.device:
             return self
-        mask = self.mask[:, :1].expand(-1, time)
-        return replace(self, mask=mask, lengths=self.lengths * time)
+        return replace(self, mask=mask.to(activations.device), lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Survey:
         memory: Bytes that statistics may take.
         dtype: Precision of the model's weights, and so of most activations.
         device: Where the model runs.
+        statistics_on: Where statistics live and are computed, in float64.
         times: Tokens that the model makes of an item, site by site; empty where text is fed.
     """
 
@@ -79,6 +81,7 @@ class Survey:
     memory: int
     dtype: torch.dtype
     device: torch.device
+    statistics_on: torch.device
     times: Mapping[str, int] = field(default_factory=dict)
 
     def lengths_at(self, site: str) -> NDArray[np.int64]:

@@ -43,8 +43,8 @@ class SinkRule:
         norms = torch.linalg.vector_norm(activations.float(), dim=-1)
         real = feed.mask.bool()
         median = norms.masked_fill(~real, torch.nan).nanmedian(dim=1, keepdim=True).values
-        sinks = (norms > RATIO * median) & real
-        if self._seen and self._seen[-1][0] is feed:
+        sinks = ((norms > RATIO * median) & real).cpu()
+        if self._seen and self._seen[-1][0].index is feed.index:
             self._seen[-1] = (feed, self._seen[-1][1] | sinks)
         else:
             self._seen.append((feed, sinks))
@@ -55,17 +55,18 @@ class SinkRule:
         hits, reals = np.zeros(FIRST_POSITIONS), np.zeros(FIRST_POSITIONS)
         for feed, sinks in self._seen:
             first = min(FIRST_POSITIONS, sinks.shape[1])
-            hits[:first] += sinks[:, :first].sum(0).cpu().numpy()
+            hits[:first] += sinks[:, :first].sum(0).numpy()
             reals[:first] += feed.mask[:, :first].sum(0).cpu().numpy()
         share = hits / np.maximum(reals, 1)
         self.positions = tuple(int(p) for p in np.flatnonzero(share >= _SHARE))
         as_sink: Counter[int] = Counter()
         occurrences: Counter[int] = Counter()
         for feed, sinks in self._seen:
-            elsewhere = feed.mask.bool().clone()
+            elsewhere = feed.mask.bool().cpu().clone()
             elsewhere[:, [p for p in self.positions if p < elsewhere.shape[1]]] = False
-            as_sink.update(feed.input_ids[elsewhere & sinks].tolist())
-            occurrences.update(feed.input_ids[elsewhere].tolist())
+            ids = feed.input_ids.cpu()
+            as_sink.update(ids[elsewhere & sinks].tolist())
+            occurrences.update(ids[elsewhere].tolist())
         self.token_ids = tuple(
             sorted(
                 token
@@ -82,7 +83,8 @@ class SinkRule:
             if position < dropped.shape[1]:
                 dropped[:, position] = True
         if self.token_ids:
-            dropped |= torch.isin(feed.input_ids, feed.input_ids.new_tensor(self.token_ids))
+            listed = torch.isin(feed.input_ids, feed.input_ids.new_tensor(self.token_ids))
+            dropped |= listed.to(dropped.device)
         return dropped & feed.mask.bool()
 
     def finding(self) -> dict[str, Any]:

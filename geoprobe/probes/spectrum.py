@@ -114,7 +114,7 @@ class SpectrumProbe:
                 drawn[time] = _Drawn(survey.lengths_at(site), survey.seed)
         self._drawn = {site: drawn[survey.times.get(site)] for site in self._sites}
         self._end_dropped = {end: np.zeros(self._n, dtype=bool) for end in ENDS}
-        self._sink_mask: tuple[Feed, Tensor] | None = None
+        self._sink_mask: tuple[NDArray[np.int64], Tensor] | None = None
         self._computed_in = "float32"
         # Before the pass: made between two activations, what stays would tear the heap apart.
         self._state = {s: self._room(s) for s in self._sites}
@@ -162,7 +162,7 @@ class SpectrumProbe:
         means = ["mean", *(["mean/out"] if out else [])] if "mean" in tokens else []
         moments = ["kept", *(["sinks"] if out else [])] if "all" in tokens else []
         kept = torch.promote_types(survey.dtype, torch.float32)
-        device = "cpu" if survey.device.type == "mps" else survey.device  # it has no float64
+        device = survey.statistics_on
         return _SiteState(
             rows={end: Rows(self._n, width, survey.dtype) for end in ENDS if end in tokens}
             | {name: Rows(self._n, width, kept) for name in means},
@@ -201,16 +201,16 @@ class SpectrumProbe:
             return None
         if not self._rule.frozen:
             self._rule.freeze()
-        if self._sink_mask is None or self._sink_mask[0] is not feed:
+        if self._sink_mask is None or self._sink_mask[0] is not feed.index:
             mask = self._rule.mask(feed)
-            self._sink_mask = (feed, mask)
+            self._sink_mask = (feed.index, mask)
             host = mask.cpu().numpy()
             for end, dropped in self._end_dropped.items():
                 dropped[feed.index] = host[np.arange(len(host)), _position(end, feed)]
             for drawn in {id(d): d for d in self._drawn.values()}.values():
                 batch, time, slot = drawn.within(feed)
                 drawn.dropped[slot] = host[batch, time]
-        return self._sink_mask[1]
+        return self._sink_mask[1].to(feed.mask.device)
 
     def finish(self) -> Outcome:
         """All readings, the spectra and the warnings."""

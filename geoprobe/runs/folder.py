@@ -225,6 +225,12 @@ class Run:
         _write_json(self.path / _FINDINGS, [dict(finding) for finding in findings])
         self._forget()
 
+    def choose(self, **chosen: Any) -> None:
+        """Keeps what was settled by looking at the machine, for the run when it is resumed."""
+        self.header["chosen"] = {**self.header.get("chosen", {}), **chosen}
+        if not self._replaces:
+            _write_json(self.path / _HEADER, self.header)
+
     # Reading
 
     @cached_property
