@@ -105,7 +105,6 @@ class Loader:
         self.trust_remote_code = trust_remote_code
         self.factory = factory
         self.device_map = device_map
-        self._offloaded: tempfile.TemporaryDirectory[str] | None = None
         self._network: tuple[nn.Module, Layout] | None = None
         self._shell: _Shell | None = None
         self._given: weakref.ref[nn.Module] | None = None
@@ -188,12 +187,15 @@ class Loader:
             files = weight_files(checkpoint.path)
             names_in(files)  # what is wrong with one of them is said in its own words
         try:
-            model, info = from_pretrained(checkpoint, config, self._how())
+            how = self._how()
+            model, info = from_pretrained(checkpoint, config, how)
         except (UsageError, DamagedError):
             raise
         except Exception as error:  # a broken file or config can make transformers raise anything
             raise DamagedError(transformers_failed(checkpoint, error)) from error
         require_fit(model, info)
+        if how.folder is not None:
+            weakref.finalize(model, how.folder.cleanup)
         if self.device_map is None:
             model = model.to(self.device)
         model.eval().requires_grad_(False)
@@ -216,9 +218,9 @@ class Loader:
             return How(self.dtype, self.trust_remote_code)
         from geoprobe.placement import spread
 
-        self._offloaded = tempfile.TemporaryDirectory(prefix="geoprobe-offloaded-")
-        placed = {**spread(self.device_map), "offload_folder": self._offloaded.name}
-        return How(self.dtype, self.trust_remote_code, placed)
+        folder = tempfile.TemporaryDirectory(prefix="geoprobe-offloaded-")
+        placed = {**spread(self.device_map), "offload_folder": folder.name}
+        return How(self.dtype, self.trust_remote_code, placed, folder)
 
 
 def prefetch(checkpoint: Checkpoint) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,11 +37,13 @@ class How:
         dtype: Precision of the weights.
         trust_remote_code: Whether code that comes with a checkpoint may run.
         placed: Options that place the weights; none leaves them to the processor's memory.
+        folder: Holds weights that have no other place, as long as the model needs them.
     """
 
     dtype: torch.dtype
     trust_remote_code: bool = False
     placed: Mapping[str, Any] = field(default_factory=dict)
+    folder: TemporaryDirectory[str] | None = None
 
 
 def empty_model(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> nn.Module:
