@@ -5,28 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import Line
-
-SEQUENCES = 256
+from benchmarks.machine import Line, smollm2_file
 
 
 def run() -> list[Line]:
-    """The demo series' last checkpoint in both precisions, each measure at its worst site.
+    """Two models in both precisions, each measure at its worst site.
 
-    Its weights are in bfloat16 on disk, so that only the arithmetic differs.
+    The demo's weights are in bfloat16 on disk, so that only the arithmetic differs; SmolLM2's are
+    rounded as well, and it has massive activations.
     """
+    from geoprobe.data.demo_series import demo_folder, demo_text_path
+
+    lines = []
+    for model, series, options in (
+        (
+            "demo",
+            Path(demo_folder()),
+            {"text": str(demo_text_path()), "sequences": 256, "select": {"last": 1}},
+        ),
+        ("SmolLM2", smollm2_file(), {"sequences": 64, "length": 64}),
+    ):
+        lines += _lines(model, str(series), {"tokens": ["last", "all"], **options})
+    return lines
+
+
+def _lines(model: str, series: str, options: dict[str, Any]) -> list[Line]:
     import polars as pl
 
     import geoprobe
-    from geoprobe.data.demo_series import demo_folder, demo_text_path
 
-    options: dict[str, Any] = {
-        "text": str(demo_text_path()),
-        "sequences": SEQUENCES,
-        "tokens": ["last", "all"],
-        "select": {"last": 1},
-    }
-    series = str(Path(demo_folder()))
     exact, half = (
         geoprobe.measure(series, dtype=dtype, **options).readings.filter(
             pl.col("value").is_not_null()
@@ -44,20 +51,21 @@ def run() -> list[Line]:
         .agg(
             pl.col("relative").first(),
             pl.col("errors").max(),
-            pl.col("site").first(),
-            pl.col("value").first(),
-            pl.col("value_half").first(),
+            pl.col("site", "tokens", "value", "value_half").first(),
         )
         .sort("measure")
     )
     return [
         Line(
-            str(row["measure"]),
+            f"{model}: {row['measure']}",
             f"{100 * row['relative']:.2f} %",
             "",
-            f"{row['value']:.5g} became {row['value_half']:.5g} at {row['site']}; at most "
-            + ("no" if row["errors"] is None else f"{row['errors']:.2f}")
-            + " standard errors at any site",
+            f"{row['value']:.5g} became {row['value_half']:.5g} at {row['site']}, {row['tokens']}"
+            + (
+                ""
+                if row["errors"] is None
+                else f"; at most {row['errors']:.2f} standard errors at any site"
+            ),
         )
         for row in worst.iter_rows(named=True)
     ]

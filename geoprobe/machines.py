@@ -30,6 +30,8 @@ _FORWARD_BUDGET = 1.5e11
 _LONG_ENOUGH = 0.05
 """Seconds of a product that is worth timing."""
 
+_MOST_CALLS = 20
+
 _WATCHING_BUDGET = 5e10
 """The same for the statistics of a calibration."""
 
@@ -175,7 +177,7 @@ def _forward_rate(
             small = _shallow(model, depth, dtype, device)
         capture = Capture(small, found)
         inputs = example(small, found, batch, length, device=device, dtype=dtype, image=image)
-        return mine / _seconds(lambda: capture.run(inputs, found.sites, lambda *_: None))
+        return mine / _seconds(lambda: capture.run(inputs, found.sites, lambda *_: None), 1.0)
     except (GeoprobeError, RuntimeError, ValueError, TypeError, AttributeError):
         return _product_rate(dtype, device)  # a family that cannot be made shallow
 
@@ -292,11 +294,16 @@ def _feed(start: int, batch: int, length: int, device: torch.device) -> Feed:
     )
 
 
-def _seconds(call: Callable[[], object], times: int = 3) -> float:
-    """Median seconds of a call, after one that warms up."""
+def _seconds(call: Callable[[], object], at_least: float = 0.0) -> float:
+    """Median seconds of three calls or more, after one that warms up.
+
+    Args:
+        call: What to time.
+        at_least: Go on for so many seconds: the first calls of many are slower than the rest.
+    """
     call()
-    found = []
-    for _ in range(times):
+    found: list[float] = []
+    while len(found) < 3 or (sum(found) < at_least and len(found) < _MOST_CALLS):
         begin = time.perf_counter()
         call()
         if torch.cuda.is_available():

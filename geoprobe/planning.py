@@ -40,7 +40,7 @@ _READ_RATE = 1e9
 _WORKING_MATRICES = 6
 """Square float64 matrices that a thread holds while it makes a site's readings."""
 
-_FIRST_SECONDS, _EACH_SECONDS = 1.5, 0.05
+_FIRST_SECONDS, _EACH_SECONDS = 3.0, 0.05
 """To build the model once, and to write what each checkpoint gave."""
 
 
