@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 _READ_RATE = 1e9
 """Bytes of weights that are read, cast and checked in a second."""
 
-_WORKING_MATRICES = 6
-"""Square float64 matrices that a thread holds while it makes a site's readings."""
-
 _FIRST_SECONDS, _EACH_SECONDS = 3.0, 0.05
 """To build the model once, and to write what each checkpoint gave."""
 
@@ -226,8 +223,7 @@ def _memory(
     on_disk = max(c.size_bytes for c in checkpoints)
     activations = live // 2 * survey.dtype.itemsize  # counted in bfloat16
     statistics = sum(cost.memory for cost in costs)
-    widest = max((survey.layout.width_of(s) for s in survey.sites), default=survey.layout.width)
-    working = _WORKING_MATRICES * 8 * widest**2 * torch.get_num_threads()
+    working = max((cost.working for cost in costs), default=0) * torch.get_num_threads()
     loading = weights + on_disk
     measuring = weights + statistics + max(activations, working)
     return {

@@ -20,6 +20,7 @@ from geoprobe.models.loading import (
     Loader,
     prefetch,
 )
+from geoprobe.models.pretrained import one_line
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
 from geoprobe.placement import batch_size_for, free_memory, statistics_device
@@ -347,6 +348,7 @@ def _with_room(
 
     Raises:
         CheckpointError: Memory runs out on single sequences, too.
+        UsageError: A network of a factory fails on some of the data.
     """
     while True:
         try:
@@ -365,9 +367,16 @@ def _with_room(
                 tick=progress.batches,
             )
             return outcome, batch_size
-        except (MemoryError, RuntimeError) as error:
+        except GeoprobeError:
+            raise
+        except Exception as error:
             if not _out_of_memory(error):
-                raise
+                if loaded.layout.item is None:
+                    raise
+                raise UsageError(
+                    "the network failed on what it was fed "
+                    f"({type(error).__name__}: {one_line(error)}); look at --data, or at its code."
+                ) from error
             if batch_size in (None, 1):
                 raise CheckpointError(
                     "memory ran out on single sequences; give a smaller --length, fewer sites "

@@ -96,6 +96,7 @@ class Cost:
     Attributes:
         site: The site it is for; empty where it is for the whole model.
         memory: Bytes held until the readings are made.
+        working: Bytes that one thread holds besides while it makes the readings.
         watching: Floating-point operations during the pass (float64; a multiply-add is two).
         reading: Those of the readings after it.
         passes: Further forward passes over the corpus.
@@ -104,6 +105,7 @@ class Cost:
 
     site: str = ""
     memory: int = 0
+    working: int = 0
     watching: float = 0.0
     reading: float = 0.0
     passes: int = 0

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from geoprobe.measures.intrinsic import BLOCK
 from geoprobe.probes.base import Cost, Survey
 from geoprobe.probes.spectral import INTRINSIC_ROWS, SpectrumOptions
 from geoprobe.statistics import GROUPS
+
+_WORKING_MATRICES = 6
+"""Square float64 matrices that a thread holds while it makes a site's readings."""
+
+_SEARCHED_BLOCKS = 3
+"""Blocks of float32 distances that a search for neighbours holds."""
 
 
 def choose_groups(options: SpectrumOptions, survey: Survey) -> tuple[int, str]:
@@ -42,7 +49,7 @@ def _site(options: SpectrumOptions, survey: Survey, site: str, groups: int) -> C
     tokens = int(survey.lengths_at(site).sum())
     views = 1 + options.drop_sinks
     entropy = "matrix_entropy" not in options.skip
-    memory, watching, reading = 0, 0.0, 0.0
+    memory, working, watching, reading = 0, 8 * _WORKING_MATRICES * d * d, 0.0, 0.0
     for choice in options.tokens:
         n, kept_apart = (tokens, groups) if choice == "all" else (sequences, GROUPS)
         m = min(n, d)
@@ -62,4 +69,6 @@ def _site(options: SpectrumOptions, survey: Survey, site: str, groups: int) -> C
             r = min(INTRINSIC_ROWS, n)
             reading += views * 2.0 * r * r * d
             memory += r * d * survey.dtype.itemsize if choice == "all" else 0
-    return Cost(site, memory, watching, reading)
+            search = _SEARCHED_BLOCKS * 4 * min(BLOCK, r) * r + 8 * r * d
+            working = max(working, search)
+    return Cost(site, memory, working, watching, reading)

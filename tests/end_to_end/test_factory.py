@@ -231,6 +231,19 @@ def test_bad_weights_and_bad_networks_are_sentences(tmp_path: Path, cli: Cli) ->
         geoprobe.measure(folder, factory=f"{HERE}:perceptron", data=_array(9), drop_sinks=True)
 
 
+def test_ids_that_a_network_does_not_know_are_a_sentence(tmp_path: Path, cli: Cli) -> None:
+    folder = _series(tmp_path / "words", networks.Words, steps=(0,))
+    ids = np.zeros((9, 6), dtype=np.int64)
+    ids[-1, -1] = 10**6
+    np.save(tmp_path / "ids.npy", ids)
+    code, _, err = cli(
+        *("rank", folder, "--factory", f"{HERE}:Words", "--data", tmp_path / "ids.npy"),
+        *("--out", tmp_path / "run"),
+    )
+    assert code == 2
+    assert "the network failed on what it was fed (IndexError:" in err
+
+
 def test_modules_whose_items_do_not_come_first_are_left_out(tmp_path: Path) -> None:
     folder = _series(tmp_path / "net", networks.time_first, steps=(0,))
     run = geoprobe.measure(folder, factory=f"{HERE}:time_first", data=_array(4, 9), tokens="all")
