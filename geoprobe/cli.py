@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geoprobe.commands import corpus, explain, export, layout, plan, rank, report, series
+from geoprobe.commands import corpus, explain, export, layout, plan, rank, report, series, sinks
 from geoprobe.errors import GeoprobeError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("rank")(rank.rank)
+app.command("sinks")(sinks.sinks)
 app.command("series")(series.series)
 app.command("plan")(plan.plan)
 app.command("layout")(layout.layout)

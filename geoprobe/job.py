@@ -135,9 +135,8 @@ def make_job(
     shared = {f.name for f in fields(Options)}
     settled = settle(Options, {n: v for n, v in options.items() if n in shared})
     rest = {n: v for n, v in options.items() if n not in shared}
-    if not rest.get("tokens"):
-        rest["tokens"] = settled.usual_tokens
-    plans, settled_rest = choose_plans(settled.probes, rest)
+    usual = {"tokens": settled.usual_tokens}
+    plans, settled_rest = choose_plans(settled.probes, rest, usual)
     return Job(settled, plans, settled_rest, out, fresh, progress or Silent(), command)
 
 

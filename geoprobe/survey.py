@@ -105,8 +105,8 @@ def measure_model(
     tokens = 0
     each = max(times.values(), default=1)
 
-    def batches() -> Iterator[Feed]:
-        return feeds(corpus, batch_size, device, reads, dtype)
+    def batches(fed: Inputs = corpus) -> Iterator[Feed]:
+        return feeds(fed, batch_size, device, reads, dtype)
 
     for done, batch in enumerate(batches() if watchers else ()):
 
@@ -121,11 +121,22 @@ def measure_model(
     outcome = Outcome(findings=[warning] if warning else [])
     for probe in probes:
         outcome.add(probe.finish())
-    subject = Subject(capture, batches)
+    subject = Subject(capture, batches, seed)
     for plan in plans:
         if plan.study is not None:
             outcome.add(plan.study.run(subject))
+    if (decode := getattr(corpus, "decode", None)) is not None:
+        outcome.findings = [_with_tokens(finding, decode) for finding in outcome.findings]
     return outcome
+
+
+def _with_tokens(finding: dict[str, Any], decode: Callable[[int], str]) -> dict[str, Any]:
+    """A finding with the text of the token ids that it names."""
+    if "token_ids" in finding:
+        return {**finding, "tokens_text": [decode(token) for token in finding["token_ids"]]}
+    if "token_id" in finding:
+        return {**finding, "token_text": decode(finding["token_id"])}
+    return finding
 
 
 def check_length(layout: Layout, longest: int) -> dict[str, Any] | None:

@@ -298,7 +298,13 @@ _WHICH = ("pattern", "every", "log_spaced", "last", "revisions", "base")
 _AS_THEY_ARE = (
     *("drop_sinks", "field", "sequences", "length", "tokenizer", "batch_size", "layers", "sites"),
     *("device", "device_map", "dtype", "seed", "trust_remote_code", "evict", "factory"),
+    *("eps", "attention"),
 )
+
+
+_LISTS = {"tokens": "tokens", "convention": "conventions", "skip": "skip"}
+_LISTS |= {"probe_text": "probe_text"}
+"""Parameters that are comma-separated lists, and the options that they are."""
 
 
 def which(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,14 +320,17 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     from geoprobe.data.corpus import file_names
 
-    return {
+    found = {
         "select": which(given),
-        "tokens": words(given["tokens"]),
-        "images": None if given["images"] is None else str(given["images"]),
-        "data": None if given["data"] is None else str(given["data"]),
-        "conventions": words(given["convention"]),
-        "ablate": numbers("--ablate", given["ablate"]),
-        "skip": words(given["skip"]),
         "text": file_names(given["text"]) if given["text"] else None,
         **{name: given[name] for name in _AS_THEY_ARE if name in given},
     }
+    for name in ("images", "data"):
+        if given.get(name) is not None:
+            found[name] = str(given[name])
+    for option, name in _LISTS.items():
+        if option in given:
+            found[name] = words(given[option])
+    if "ablate" in given:
+        found["ablate"] = numbers("--ablate", given["ablate"])
+    return found

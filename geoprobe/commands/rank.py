@@ -147,14 +147,14 @@ def show(run: Run, *, json: bool, quiet: bool) -> None:
     print(f"Run: {run.path}\nReport: {report}", file=sys.stderr if json or quiet else sys.stdout)
 
 
-def default_out(series: list[str]) -> Path:
+def default_out(series: list[str], verb: str = "") -> Path:
     """The run folder when none is named: after the series."""
     names = [
         Path(argument).resolve().name if Path(argument).exists() else argument.split("/")[-1]
         for argument in series
     ]
     stem = re.sub(r"[^\w.-]+", "_", "+".join(names))[:80].strip("._") or "run"
-    return Path("geoprobe-runs") / stem
+    return Path("geoprobe-runs") / (f"{stem}-{verb}" if verb else stem)
 
 
 def _check_no_features(series: list[str]) -> None:

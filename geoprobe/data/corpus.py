@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class Corpus:
         pad_id: Id of the padding; never seen by a real token.
         source: What the text is, for people.
         empty: Number of documents left out because they had no token.
+        decode: Text of a token id, where a tokenizer made them.
     """
 
     ids: NDArray[np.int32]
@@ -52,6 +54,7 @@ class Corpus:
     pad_id: int
     source: str
     empty: int = 0
+    decode: Callable[[int], str] | None = dataclass_field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_ids(cls, sequences: Iterable[Sequence[int]], *, pad_id: int, source: str) -> Corpus:
@@ -145,7 +148,8 @@ def build_corpus(
         source = ", ".join(dict.fromkeys(names)) or "no text"
     pad = tokenizer.pad_token_id
     chosen = _first_non_empty(found, sequences)
-    return Corpus.from_ids(chosen, pad_id=0 if pad is None else int(pad), source=source)
+    made = Corpus.from_ids(chosen, pad_id=0 if pad is None else int(pad), source=source)
+    return replace(made, decode=lambda token: str(tokenizer.decode([token])))
 
 
 def is_file_name(item: str | Path) -> bool:

@@ -119,3 +119,31 @@ SKEAN_2025 = """@inproceedings{skean2025layer,
   eprint = {2502.02013},
   archivePrefix = {arXiv}
 }"""
+
+GU_2024 = """@inproceedings{gu2025attention,
+  title = {When Attention Sink Emerges in Language Models: An Empirical View},
+  author = {Gu, Xiangming and Pang, Tianyu and Du, Chao and Liu, Qian and Zhang, Fengzhuo and Du,
+            Cunxiao and Wang, Ye and Lin, Min},
+  booktitle = {International Conference on Learning Representations},
+  year = {2025},
+  eprint = {2410.10781},
+  archivePrefix = {arXiv}
+}"""
+
+SUN_2024 = """@inproceedings{sun2024massive,
+  title = {Massive Activations in Large Language Models},
+  author = {Sun, Mingjie and Chen, Xinlei and Kolter, J. Zico and Liu, Zhuang},
+  booktitle = {Conference on Language Modeling},
+  year = {2024},
+  eprint = {2402.17762},
+  archivePrefix = {arXiv}
+}"""
+
+SECONDARY_SINKS_2025 = """@misc{wong2025secondary,
+  title = {On the Existence and Behaviour of Secondary Attention Sinks},
+  author = {Wong, Jeffrey T. H. and Zhang, Cheng and Mahon, Louis and Luk, Wayne and Isopoussu,
+            Anton and Zhao, Yiren},
+  year = {2025},
+  eprint = {2512.22213},
+  archivePrefix = {arXiv}
+}"""

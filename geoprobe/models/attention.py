@@ -219,7 +219,7 @@ def _attend(
     given, _ = sdpa(module, query, key, value, attention_mask, **options)
     width = value.shape[-1]
     parts = []
-    for part in torch.split(columns, width, dim=-1):  # type: ignore[no-untyped-call]
+    for part in torch.split(columns, width, dim=-1):
         # As wide as the values: kernels that never build the map take no other.
         padded = torch.nn.functional.pad(part, (0, width - part.shape[-1]))
         stand_in = padded[:, None].expand(-1, key.shape[1], -1, -1)

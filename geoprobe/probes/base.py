@@ -173,11 +173,13 @@ class Subject:
 
     Attributes:
         capture: The model.
-        feeds: Gives the corpus in batches, anew at each call.
+        feeds: Gives the corpus in batches, anew at each call; or what else is to be fed.
+        seed: Seed of whatever is drawn.
     """
 
     capture: Capture
-    feeds: Callable[[], Iterator[Feed]]
+    feeds: Callable[..., Iterator[Feed]]
+    seed: int = 0
 
 
 class Study(Protocol):

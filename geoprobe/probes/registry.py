@@ -15,20 +15,24 @@ if TYPE_CHECKING:
 
 # A module offers `Options`, a frozen dataclass with a default for each of its options, and
 # `plan(options)`, which gives None where the options do not ask for it.
-PROBES: Mapping[str, str] = {"spectrum": "geoprobe.probes.spectrum"}
+PROBES: Mapping[str, str] = {
+    "spectrum": "geoprobe.probes.spectrum",
+    "sinks": "geoprobe.probes.sinks",
+}
 """Watch the one pass; each takes part where `probes` names it."""
 STUDIES: Mapping[str, str] = {"ablation": "geoprobe.probes.ablation"}
 """Drive the model themselves; each takes part where its options ask for it."""
 
 
 def choose_plans(
-    probes: Sequence[str], options: Mapping[str, Any]
+    probes: Sequence[str], options: Mapping[str, Any], usual: Mapping[str, Any] = {}
 ) -> tuple[list[Plan], dict[str, Any]]:
     """The probes and studies of a measurement.
 
     Args:
         probes: Names of probes.
         options: Options of any of them by name; single values stand for one-element tuples.
+        usual: What stands for options that are not given, where a probe has them.
 
     Returns:
         Their plans, and every option of those that were considered, defaults included.
@@ -46,6 +50,7 @@ def choose_plans(
     for module in modules:
         names = {field.name for field in fields(module.Options)}
         given = {name: options[name] for name in names & options.keys()}
+        given |= {n: usual[n] for n in names & usual.keys() if not given.get(n)}
         mine = settle(module.Options, given)
         settled |= {field.name: getattr(mine, field.name) for field in fields(mine)}
         plan = module.plan(mine)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geoprobe.reports import words
+from geoprobe.reports.sinks import has_sinks, sink_summary, sink_tables
 from geoprobe.reports.subject import Subject, thinned
 
 if TYPE_CHECKING:
@@ -42,7 +43,17 @@ def render(run: Run, console: Console) -> None:
     name = next(iter(subject.runs))
     out = _Printer(console)
     out.heading(name)
-    out.paragraph(words.summary(subject, name))
+    if subject.measures or not has_sinks(run):
+        out.paragraph(words.summary(subject, name))
+    if has_sinks(run):
+        out.paragraph(sink_summary(run))
+    for table in sink_tables(run):
+        content = _Content(table.title, table.heads, table.left)
+        content.rows = [list(row) for row in table.rows]
+        if table.rows:
+            out.table(content)
+        if table.note:
+            out.note(table.note)
     if subject.measures:
         for tokens in subject.tokens:
             out.table(_sites_table(subject, name, tokens, out))

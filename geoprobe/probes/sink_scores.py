@@ -1,0 +1,262 @@
+"""What attention pays to sinks: scores, rates and masses, and the table of sink levels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geoprobe import measures
+from geoprobe.data.corpus import Corpus
+from geoprobe.errors import UsageError
+from geoprobe.measures import sinks as rules
+from geoprobe.models.attention import Attention
+from geoprobe.probes.base import Feed, Outcome, Subject
+from geoprobe.probes.sinks import CANDIDATES, NAME, SinksOptions, SinksProbe, reading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from geoprobe.probes.sinks import Found
+    from geoprobe.runs.reading import Key
+
+_SETS = ("first", "primary", "all")
+_TRACED = 16
+"""Secondary sinks of a sequence whose own scores are taken."""
+
+_LEARNED = 1e-3
+"""Share of a row that is missing before a learned sink is told; rounding is far below."""
+
+_FREQUENT = 5
+"""Tokens of a level that are named."""
+
+
+class SinkScores:
+    """Asks the attention of a model what the probe's sinks get.
+
+    Args:
+        options: What to measure.
+
+    Attributes:
+        probe: The probe of the pass that was just made.
+    """
+
+    name = NAME
+
+    def __init__(self, options: SinksOptions) -> None:
+        self.options = options
+        self.probe: SinksProbe | None = None
+
+    def run(self, subject: Subject) -> Outcome:
+        """Measures one checkpoint."""
+        assert self.probe is not None
+        found = self.probe.found
+        assert found is not None
+        outcome = Outcome()
+        scores: dict[tuple[int, int], list[float]] = {}
+        if self.options.attention:
+            try:
+                attends = Attention(subject.capture)
+            except UsageError as error:
+                outcome.findings.append(
+                    {"kind": "warning", "code": "no_sink_scores", "message": str(error)}
+                )
+            else:
+                for text in self.options.probe_text:
+                    taken = _Taken(subject, attends, text, found)
+                    taken.take(self._feeds(subject, text))
+                    outcome.add(taken.outcome(self.options.eps))
+                    scores = scores or taken.level_scores
+        outcome.findings += _level_findings(found, scores, subject.capture.layout.depth)
+        return outcome
+
+    def _feeds(self, subject: Subject, text: str) -> Iterator[Feed]:
+        """Batches of one of the texts; those that are made have as many and as long sequences."""
+        if text == "natural":
+            return subject.feeds()
+        assert self.probe is not None
+        lengths = self.probe.survey.lengths
+        vocabulary = subject.capture.layout.vocabulary
+        draw = np.random.default_rng(subject.seed)
+        longest = int(lengths.max())
+        ids = draw.integers(0, vocabulary, (len(lengths), 1 if text == "repeat" else longest))
+        ids = np.broadcast_to(ids, (len(lengths), longest))
+        return subject.feeds(Corpus.from_ids(list(ids), pad_id=0, source=text))
+
+
+class _Taken:
+    """Scores and masses of one text.
+
+    Args:
+        subject: The model.
+        attends: Its attention.
+        text: Name of the text.
+        found: The sinks of the natural text.
+    """
+
+    def __init__(self, subject: Subject, attends: Attention, text: str, found: Found) -> None:
+        self._attends = attends
+        self._text = text
+        self._found = found
+        self._natural = text == "natural"
+        self._scores: list[list[NDArray[np.float64]]] = [[] for _ in range(attends.depth)]
+        self._mass: list[list[NDArray[np.float64]]] = [[] for _ in range(attends.depth)]
+        self._outside: list[NDArray[np.float64]] = []
+        self._index: list[NDArray[np.int64]] = []
+        self.level_scores: dict[tuple[int, int], list[float]] = {}
+
+    def take(self, feeds: Iterator[Feed]) -> None:
+        """Runs every batch."""
+        for feed in feeds:
+            self._batch(feed)
+
+    def _batch(self, feed: Feed) -> None:
+        real = feed.mask.bool()
+        batch, time = real.shape
+        first = min(CANDIDATES, time)
+        columns = torch.zeros(batch, time, first + len(_SETS) + 1, device=real.device)
+        columns[:, range(first), range(first)] = 1.0
+        sets = self._sets(feed, time).to(real.device)
+        columns[:, :, first : first + len(_SETS)] = sets
+        columns[:, :, -1] = 1.0
+        traced = self._traced(feed)
+        if traced:
+            own = torch.zeros(batch, time, _TRACED, device=real.device)
+            for row, positions in traced.items():
+                for slot, position in enumerate(positions):
+                    own[row, position, slot] = 1.0
+            columns = torch.cat([columns, own], dim=-1)
+        at = torch.arange(time, device=real.device)
+        # Queries of each candidate: those from it on; of each set: those outside; of the rows: all.
+        asks = [real & (at >= k) for k in range(first)]
+        asks += [real & (sets[:, :, s] == 0) for s in range(len(_SETS))] + [real]
+        queries = torch.stack(asks, dim=-1).double()
+        counts = queries.sum(1)
+        self._outside.append(counts[:, first:].cpu().numpy())
+        self._index.append(feed.index)
+
+        def seen(layer: int, mass: Tensor) -> None:
+            sums = torch.einsum("bhqn,bqn->bhn", mass[..., : queries.shape[-1]].double(), queries)
+            scores = sums[..., :first] / counts[:, None, :first].clamp(min=1)
+            scores[(counts[:, None, :first] == 0).expand_as(scores)] = torch.nan
+            padded = np.full((*scores.shape[:2], CANDIDATES), np.nan)
+            padded[..., :first] = scores.cpu().numpy()
+            self._scores[layer].append(padded)
+            self._mass[layer].append(sums[..., first:].cpu().numpy())
+            for row, positions in traced.items():
+                self._trace(layer, feed, row, positions, mass[row, :, :, queries.shape[-1] :])
+
+        self._attends.run(feed.inputs, columns, seen)
+
+    def _sets(self, feed: Feed, time: int) -> Tensor:
+        """Which keys are in each set (batch, time, sets)."""
+        sets = torch.zeros(len(feed.index), time, len(_SETS))
+        sets[:, 0, 0] = 1.0
+        if self._found.primary < time:
+            sets[:, self._found.primary, 1:] = 1.0
+        if self._natural:
+            for row, item in enumerate(feed.index):
+                sets[row, self._found.secondary(int(item)), 2] = 1.0
+        return sets
+
+    def _traced(self, feed: Feed) -> dict[int, NDArray[np.int64]]:
+        """Row of the batch -> positions of secondary sinks whose scores are taken."""
+        if not self._natural:
+            return {}
+        found = {row: self._found.secondary(int(item)) for row, item in enumerate(feed.index)}
+        return {row: positions[:_TRACED] for row, positions in found.items() if len(positions)}
+
+    def _trace(
+        self, layer: int, feed: Feed, row: int, positions: NDArray[np.int64], mass: Tensor
+    ) -> None:
+        """Adds the mean score over heads, in the blocks of its life, of each secondary sink."""
+        start, length = self._found.offsets[feed.index[row]], int(feed.lengths[row])
+        for slot, position in enumerate(positions):
+            token = start + position
+            begins, lives = int(self._found.l_start[token]), int(self._found.lifetime[token])
+            # The attention of block l + 1 reads what block l gave.
+            if begins < layer <= begins + lives:
+                score = float(mass[:, int(position) : length, slot].double().mean())
+                self.level_scores.setdefault((begins, lives), []).append(score)
+
+    def outcome(self, eps: float) -> Outcome:
+        """Readings of every layer and head, and of the whole model."""
+        found = Outcome()
+        index = np.concatenate(self._index)
+        outside = np.concatenate(self._outside)
+        scores = np.stack([np.concatenate(layer) for layer in self._scores], axis=1)
+        masses = np.stack([np.concatenate(layer) for layer in self._mass], axis=1)
+        rate = partial(_rate, eps=eps)
+
+        def add(name: str, site: str, keys: dict[str, Key], measure: Any, *of: Any) -> None:
+            keys = {"text": self._text, **keys}
+            kept = ~np.isnan(of[0].reshape(len(index), -1)).any(1)
+            values, *more = (values[kept] for values in of)
+            found.readings.append(reading(name, site, keys, measure, values, index[kept], *more))
+
+        for k in range(CANDIDATES):
+            if not np.isnan(scores[..., k]).all():
+                add("sink_rate", "model", {"position": k}, rate, scores[..., k])
+        learned = outside[:, -1][:, None, None] - masses[..., -1]
+        sets = dict(zip(_SETS, np.moveaxis(masses[..., : len(_SETS)], -1, 0), strict=True))
+        queries = dict(zip(_SETS, outside[:, : len(_SETS)].T, strict=True))
+        if not self._natural:
+            del sets["all"]
+        if learned.max() > _LEARNED * outside[:, -1].max():
+            sets["learned"], queries["learned"] = learned, outside[:, -1]
+        for layer, head in np.ndindex(scores.shape[1:3]):
+            site = f"attention.{layer}"
+            for k in dict.fromkeys((0, self._found.primary)):
+                keys: dict[str, Key] = {"position": k, "head": head}
+                of_head = scores[:, layer, head, k]
+                add("sink_score", site, keys, measures.sink_score, of_head)
+                add("sink_rate", site, keys, rate, of_head)
+            for name, mass in sets.items():
+                keys = {"set": name, "head": head}
+                add(
+                    "sink_mass", site, keys, measures.sink_mass, mass[:, layer, head], queries[name]
+                )
+        found.arrays[f"{NAME}/{self._text}/scores"] = np.nanmean(scores, axis=0)
+        return found
+
+
+def _rate(scores: NDArray[np.float64], eps: float) -> float:
+    return measures.sink_rate(scores, eps)
+
+
+def _level_findings(
+    found: Found, scores: dict[tuple[int, int], list[float]], depth: int
+) -> list[dict[str, Any]]:
+    """The levels, most frequent first."""
+    tokens = np.flatnonzero(found.l_start >= 0)
+    owner = np.searchsorted(found.offsets, tokens, side="right") - 1
+    pairs = Counter(
+        zip(found.l_start[tokens].tolist(), found.lifetime[tokens].tolist(), strict=True)
+    )
+    findings = []
+    for (begins, lives), count in pairs.most_common():
+        mine = (found.l_start[tokens] == begins) & (found.lifetime[tokens] == lives)
+        at = tokens[mine]
+        frequent = Counter(found.ids[at].tolist()).most_common(_FREQUENT)
+        score = scores.get((begins, lives))
+        findings.append(
+            {
+                "kind": "level",
+                "l_start": begins,
+                "lifetime": lives,
+                "count": count,
+                "share": len(np.unique(owner[mine])) / (len(found.offsets) - 1),
+                "token_ids": [token for token, _ in frequent],
+                "token_counts": [n for _, n in frequent],
+                "mean_norm": float(found.norms[begins : begins + lives, at].mean()),
+                "sink_score": float(np.mean(score)) if score else None,
+                "authors": rules.is_secondary(lives, depth, "authors"),
+                "depth": rules.is_secondary(lives, depth, "depth"),
+            }
+        )
+    return findings

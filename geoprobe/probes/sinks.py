@@ -1,0 +1,380 @@
+"""The sinks probe: what stands out in the residual stream, in one pass over the blocks' outputs.
+
+Norms of every token, its alignment with each candidate for the primary sink, and the largest
+activations. The study behind it (`sink_scores`) then asks the attention what these tokens get.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geoprobe import measures
+from geoprobe.errors import UsageError
+from geoprobe.measures import sinks as rules
+from geoprobe.measures.estimate import Undefined, jackknife
+from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
+from geoprobe.runs.reading import Reading
+from geoprobe.statistics import GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from geoprobe.models.layout import Layout
+    from geoprobe.runs.reading import Key
+
+NAME = "sinks"
+CANDIDATES = 8
+"""Positions among which the primary sink is sought, and whose sink scores are given."""
+
+PROBE_TEXTS = ("natural", "random", "repeat")
+LARGEST = 3
+"""Activations of a sequence that are given, in order of magnitude."""
+
+
+@dataclass(frozen=True)
+class SinksOptions:
+    """What to measure.
+
+    Attributes:
+        probe_text: Texts that sink scores are measured on: the corpus (`natural`), tokens drawn
+            uniformly (`random`), one drawn token repeated (`repeat`); the last two without BOS.
+        eps: Sink score beyond which a head counts for the sink rate.
+        attention: Whether attention is looked at; levels need none.
+    """
+
+    probe_text: tuple[str, ...] = ("natural",)
+    eps: float = 0.3
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.probe_text:
+            if name not in PROBE_TEXTS:
+                raise UsageError(f"--probe-text {name}: not one of {', '.join(PROBE_TEXTS)}.")
+        if not 0 < self.eps < 1:
+            raise UsageError(f"--eps {self.eps:g}: give a share of attention between 0 and 1.")
+
+
+Options = SinksOptions
+
+
+@dataclass
+class Found:
+    """What the residual stream shows of one checkpoint's sinks.
+
+    Attributes:
+        primary: Position of the primary sink.
+        stages: Where it stands out.
+        span: The authors' span of blocks; None where no stage meets it, and nothing is a sink.
+        l_start: First block in which a token is a secondary sink (tokens,); -1 for none.
+        lifetime: In how many blocks (tokens,).
+        offsets: Where each sequence begins among the tokens (n + 1,).
+        ids: Token ids (tokens,).
+        norms: Norm of every token after every block (L, tokens).
+    """
+
+    primary: int
+    stages: list[rules.Stage]
+    span: tuple[int, int] | None
+    l_start: NDArray[np.int64]
+    lifetime: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    norms: NDArray[np.float32]
+
+    def secondary(self, sequence: int) -> NDArray[np.int64]:
+        """Positions of the secondary sinks of a sequence."""
+        a, b = self.offsets[sequence], self.offsets[sequence + 1]
+        return np.flatnonzero(self.l_start[a:b] >= 0)
+
+
+def plan(options: SinksOptions) -> Plan:
+    """The probe, and the study that asks the attention."""
+    from geoprobe.probes.sink_scores import SinkScores
+
+    study = SinkScores(options)
+
+    def make(survey: Survey) -> SinksProbe:
+        study.probe = SinksProbe(survey)
+        return study.probe
+
+    return Plan(
+        probe=make,
+        study=study,
+        check=_check,
+        cost=lambda survey: _cost(options, survey),
+    )
+
+
+def _check(layout: Layout) -> None:
+    """Makes sure that a model has blocks and reads tokens.
+
+    Raises:
+        UsageError: It has not.
+    """
+    if not layout.depth or not layout.vocabulary:
+        raise UsageError(
+            "sinks are sought among the tokens of a text after every block, and this "
+            f"{layout.family} network {'reads no text' if layout.depth else 'has no known blocks'}."
+        )
+
+
+def _cost(options: SinksOptions, survey: Survey) -> list[Cost]:
+    tokens, depth = int(survey.lengths.sum()), survey.layout.depth
+    watching = 2.0 * tokens * depth * survey.layout.width * (CANDIDATES + 2)
+    passes = (1 if "natural" in options.probe_text else 0) + len(
+        set(options.probe_text) - {"natural"}
+    )
+    return [
+        Cost(
+            memory=tokens * depth * 5,
+            watching=watching,
+            passes=2 * passes if options.attention else 0,
+        )
+    ]
+
+
+@dataclass
+class _Largest:
+    """The largest activation of a block so far."""
+
+    magnitude: float = 0.0
+    value: float = 0.0
+    sequence: int = 0
+    position: int = 0
+    dimension: int = 0
+
+
+@dataclass
+class SinksProbe:
+    """Watches every block's output.
+
+    Args:
+        survey: What is known before the first batch.
+    """
+
+    survey: Survey
+    name: str = NAME
+    found: Found | None = None
+    _largest: dict[int, _Largest] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths, depth = self.survey.lengths, self.survey.layout.depth
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        total = int(self._offsets[-1])
+        self._norms = np.zeros((depth, total), dtype=np.float32)
+        self._aligned = np.zeros((depth, total), dtype=np.uint8)
+        self._top = np.zeros((depth, len(lengths), LARGEST))
+        self._median = np.zeros((depth, len(lengths)))
+        self._ids = np.zeros(total, dtype=np.int64)
+
+    def sites(self) -> Sequence[str]:
+        """Every block, whichever sites others measure."""
+        return [f"block.{i}" for i in range(self.survey.layout.depth)]
+
+    def pilot_sites(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def pilot(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Never called."""
+
+    def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Adds one block's output (batch, time, d)."""
+        layer = int(site.split(".")[1])
+        x = activations.float()
+        norms = torch.linalg.vector_norm(x, dim=-1)
+        first = x[:, :CANDIDATES]
+        cosine = (x @ first.transpose(1, 2)).abs()
+        cosine /= (norms[:, :, None] * norms[:, None, :CANDIDATES]).clamp(min=1e-30)
+        bits = torch.arange(first.shape[1], device=x.device)
+        aligned = ((cosine > rules.ALIGNED).int() << bits).sum(-1)
+        if feed.padded:
+            x = x * feed.mask[..., None]
+        flat = x.flatten(1)
+        magnitudes = flat.abs()
+        top = magnitudes.topk(LARGEST, dim=1)
+        host = [t.cpu().numpy() for t in (norms, aligned, top.values, top.indices)]
+        ids = feed.input_ids.cpu().numpy() if layer == 0 else None
+        width = x.shape[-1]
+        for row, (item, length) in enumerate(zip(feed.index, feed.lengths, strict=True)):
+            at = slice(self._offsets[item], self._offsets[item + 1])
+            self._norms[layer, at] = host[0][row, :length]
+            self._aligned[layer, at] = host[1][row, :length]
+            self._top[layer, item] = host[2][row]
+            self._median[layer, item] = float(magnitudes[row, : int(length) * width].median())
+            if ids is not None:
+                self._ids[at] = ids[row, :length]
+            largest = self._largest.setdefault(layer, _Largest())
+            if host[2][row, 0] > largest.magnitude:
+                place = int(host[3][row, 0])
+                self._largest[layer] = _Largest(
+                    float(host[2][row, 0]),
+                    float(flat[row, place]),
+                    int(item),
+                    place // width,
+                    place % width,
+                )
+
+    def finish(self) -> Outcome:
+        """Norms of the primary, its stages, the largest activations."""
+        starts, lengths = self._offsets[:-1], self.survey.lengths
+        means = np.stack(
+            [
+                self._norms[:, starts[lengths > k] + k].mean(1, dtype=np.float64)
+                if (lengths > k).any()
+                else np.zeros(len(self._norms))
+                for k in range(CANDIDATES)
+            ],
+            axis=1,
+        )
+        primary = measures.sinks.primary_position(means)
+        long = np.flatnonzero(lengths > primary)
+        at = starts[long] + primary
+        others = np.ones(len(self._ids), dtype=bool)
+        others[at] = False
+        median = np.array([float(np.median(n[others])) if others.any() else 0 for n in self._norms])
+        self.found = self._levels(primary, means[:, primary], median, at)
+        outcome = Outcome()
+        for layer, norms in enumerate(self._norms):
+            site = f"block.{layer}"
+            keys: dict[str, Key] = {"position": primary}
+            of_primary = norms[at].astype(np.float64)
+            outcome.readings.append(
+                reading("primary_norm", site, keys, measures.primary_norm, of_primary, long)
+            )
+            everyone = np.arange(len(lengths))
+            for k in range(LARGEST):
+                top = self._top[layer, :, k]
+                outcome.readings.append(
+                    reading(
+                        *("massive_activation", site, {"k": k + 1}),
+                        *(measures.massive_activation, top, everyone),
+                    )
+                )
+        outcome.arrays = {
+            f"{NAME}/candidate_norms": means,
+            f"{NAME}/median_norm": median,
+            f"{NAME}/median_activation": self._median.mean(1),
+        }
+        outcome.findings = self._findings(primary, means[:, primary], median, at)
+        return outcome
+
+    def _levels(
+        self,
+        primary: int,
+        norm: NDArray[np.float64],
+        median: NDArray[np.float64],
+        at: NDArray[np.int64],
+    ) -> Found:
+        aligned = (self._aligned >> primary & 1).astype(bool)
+        aligned[:, at] = False
+        short = np.flatnonzero(self.survey.lengths <= primary)
+        for sequence in short:  # without the primary nothing is aligned with it
+            aligned[:, self._offsets[sequence] : self._offsets[sequence + 1]] = False
+        stages = rules.stages(norm, median)
+        first, last = rules.span(norm)
+        out = any(s.start < last and first < s.end for s in stages)
+        span = (first, last) if out else None
+        levels = rules.levels(aligned, *(span or (0, 0)))
+        return Found(
+            primary,
+            stages,
+            span,
+            levels.l_start,
+            levels.lifetime,
+            self._offsets,
+            self._ids,
+            self._norms,
+        )
+
+    def _findings(
+        self,
+        primary: int,
+        norm: NDArray[np.float64],
+        median: NDArray[np.float64],
+        at: NDArray[np.int64],
+    ) -> list[dict[str, Any]]:
+        assert self.found is not None
+        tokens = Counter(self._ids[at].tolist()).most_common(3)
+        found: list[dict[str, Any]] = [
+            {
+                "kind": "primary",
+                "position": primary,
+                "token_ids": [token for token, _ in tokens],
+                "shares": [count / len(at) for _, count in tokens],
+                "span": None if self.found.span is None else list(self.found.span),
+            }
+        ]
+        for stage in self.found.stages:
+            inside = slice(stage.start, stage.end)
+            found.append(
+                {
+                    "kind": "stage",
+                    "position": primary,
+                    "layer_start": stage.start,
+                    "layer_end": stage.end,
+                    "peak_norm": stage.peak,
+                    "peak_ratio": float((norm[inside] / median[inside]).max()),
+                }
+            )
+        for layer, largest in sorted(self._largest.items()):
+            middle = float(self._median[layer].mean())
+            if rules.is_massive(largest.magnitude, middle):
+                token = self._ids[self._offsets[largest.sequence] + largest.position]
+                found.append(
+                    {
+                        "kind": "massive",
+                        "layer": layer,
+                        "dimension": largest.dimension,
+                        "position": largest.position,
+                        "token_id": int(token),
+                        "value": largest.value,
+                        "ratio": largest.magnitude / middle if middle else None,
+                    }
+                )
+        return found
+
+
+def reading(
+    name: str,
+    site: str,
+    keys: Mapping[str, Key],
+    measure: Callable[..., float],
+    values: NDArray[np.float64],
+    sequences: NDArray[np.int64],
+    *more: NDArray[np.float64],
+) -> Reading:
+    """A reading with the jackknife over groups of sequences.
+
+    Args:
+        name: Name of the measure.
+        site: Where it is from.
+        keys: What else it depends on.
+        measure: Gives the value of arrays whose first axis is the sequences.
+        values: One or more numbers a sequence (n, ...).
+        sequences: Index of each sequence in the corpus (n,).
+        *more: Further arrays for `measure`, of the same first axis.
+    """
+    groups = sequences % GROUPS
+    value: float | None = None
+    try:
+        value = measure(values, *more)
+    except Undefined as undefined:
+        return Reading("", NAME, name, site, keys, None, None, len(values), reason=undefined.reason)
+    left_out = [
+        measure(values[kept], *(m[kept] for m in more))
+        for g in np.unique(groups)
+        if (kept := groups != g).any()
+    ]
+    error = jackknife(value, left_out)
+    reason = "" if error.value is not None else f"no standard error: {error.reason}"
+    return Reading("", NAME, name, site, keys, value, error.value, len(values), reason=reason)

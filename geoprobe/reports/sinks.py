@@ -1,0 +1,199 @@
+"""What a run says of attention sinks, as tables for the terminal and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from geoprobe.reports import words
+from geoprobe.reports.subject import thinned
+
+if TYPE_CHECKING:
+    from geoprobe.runs.folder import Run
+
+MOST_LEVELS = 12
+MOST_CHECKPOINTS = 24
+
+
+@dataclass(frozen=True)
+class SinkTable:
+    """A table.
+
+    Attributes:
+        title: Above it.
+        heads: Of the columns.
+        left: Columns of text.
+        rows: Cells.
+        note: Under it.
+    """
+
+    title: str
+    heads: Sequence[str]
+    left: Sequence[int]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def has_sinks(run: Run) -> bool:
+    """Whether sinks were measured."""
+    return any(finding["kind"] == "primary" for finding in run.findings)
+
+
+def sink_tables(run: Run) -> list[SinkTable]:
+    """The tables of a run: rates by text, stages, levels, and the course over training."""
+    if not has_sinks(run) or not run.labels:
+        return []
+    label = run.labels[-1]
+    found = [_rates(run, label), _stages(run, label), _levels(run, label)]
+    if len(run.labels) > 1:
+        found.append(_course(run))
+    return [table for table in found if table.rows or table.note]
+
+
+def sink_summary(run: Run) -> str:
+    """One or two sentences on the newest checkpoint."""
+    label = run.labels[-1]
+    primary = next(f for f in _of(run, label, "primary"))
+    stages, levels = _of(run, label, "stage"), _of(run, label, "level")
+    where = f"position {primary['position']}"
+    if not stages:
+        return f"{label}: no sink; no token of the first positions stands out by its norm."
+    said = f"{label}: the primary sink is {where}, in " + " and ".join(
+        f"blocks {s['layer_start']} to {s['layer_end'] - 1} ({words.number(s['peak_ratio'])} x "
+        "the median norm)"
+        for s in stages
+    )
+    count = sum(level["count"] for level in levels)
+    return (
+        said + f"; {words.count(count, 'secondary sink')} in {words.count(len(levels), 'level')}."
+    )
+
+
+def _of(run: Run, label: str, kind: str) -> list[dict[str, Any]]:
+    return [f for f in run.findings if f["kind"] == kind and f.get("checkpoint") == label]
+
+
+def _rate_rows(run: Run, label: str, site: str = "model") -> list[dict[str, Any]]:
+    frame = run.readings
+    if "position" not in frame.columns:
+        return []
+    return frame.filter(
+        (pl.col("measure") == "sink_rate")
+        & (pl.col("site") == site)
+        & (pl.col("checkpoint") == label)
+    ).to_dicts()
+
+
+def _rates(run: Run, label: str) -> SinkTable:
+    rows = _rate_rows(run, label)
+    texts = list(dict.fromkeys(row["text"] for row in rows))
+    positions = sorted({int(row["position"]) for row in rows})
+    primary = _of(run, label, "primary")[0]["position"]
+    shown = [k for k in positions if k in (0, 1, 2, 3, primary)]
+    by = {(row["text"], int(row["position"])): row for row in rows}
+    eps = run.header.get("options", {}).get("eps", 0.3)
+    return SinkTable(
+        f"Sink rate, {label}: share of heads and sequences with a score over {eps:g}",
+        ["text", *(f"k = {k}" for k in shown)],
+        [0],
+        [
+            [
+                text,
+                *(
+                    words.with_error(row["value"], row["stderr"]) if row else ""
+                    for k in shown
+                    for row in [by.get((text, k))]
+                ),
+            ]
+            for text in texts
+        ],
+    )
+
+
+def _stages(run: Run, label: str) -> SinkTable:
+    rows = [
+        [
+            str(stage["position"]),
+            f"{stage['layer_start']} to {stage['layer_end'] - 1}",
+            words.number(stage["peak_norm"], 4),
+            f"{words.number(stage['peak_ratio'])} x",
+        ]
+        for stage in _of(run, label, "stage")
+    ]
+    note = "" if rows else f"{label}: no stage; the primary's norm never exceeds 2 medians."
+    return SinkTable(
+        f"Stages of the primary sink, {label}",
+        ["position", "blocks", "peak norm", "of the median"],
+        [1],
+        rows,
+        note,
+    )
+
+
+def _levels(run: Run, label: str) -> SinkTable:
+    levels = _of(run, label, "level")
+    rows = [
+        [
+            f"({level['l_start']}, {level['lifetime']})",
+            f"{level['count']:,}",
+            f"{100 * level['share']:.0f} %",
+            " ".join(_tokens(level)[:3]),
+            words.number(level["mean_norm"]),
+            "-" if level["sink_score"] is None else f"{level['sink_score']:.3f}",
+            "yes" if level["authors"] else "no",
+            "yes" if level["depth"] else "no",
+        ]
+        for level in levels[:MOST_LEVELS]
+    ]
+    more = len(levels) - len(rows)
+    return SinkTable(
+        f"Levels of secondary sinks, {label}: (first block, lifetime)",
+        ["level", "count", "share", "tokens", "norm", "score", "authors", "depth"],
+        [0, 3],
+        rows,
+        f"{more} rarer levels; --json has all." if more else "",
+    )
+
+
+def _tokens(finding: dict[str, Any]) -> list[str]:
+    texts = finding.get("tokens_text") or [f"#{i}" for i in finding["token_ids"]]
+    return [repr(text) for text in texts]
+
+
+def _course(run: Run) -> SinkTable:
+    rows = []
+    for index in thinned(len(run.labels), MOST_CHECKPOINTS):
+        label = run.labels[index]
+        primary = next(iter(_of(run, label, "primary")), None)
+        if primary is None:
+            continue
+        stages, levels = _of(run, label, "stage"), _of(run, label, "level")
+        rate = next(
+            (
+                row
+                for row in _rate_rows(run, label)
+                if row["text"] == "natural" and row["position"] == primary["position"]
+            ),
+            None,
+        )
+        rows.append(
+            [
+                label,
+                str(primary["position"]),
+                "-" if rate is None else words.with_error(rate["value"], rate["stderr"]),
+                ", ".join(f"{s['layer_start']}-{s['layer_end'] - 1}" for s in stages) or "none",
+                words.number(max((s["peak_ratio"] for s in stages), default=None))
+                if stages
+                else "-",
+                str(sum(level["count"] for level in levels)),
+            ]
+        )
+    return SinkTable(
+        "Sinks over training",
+        ["checkpoint", "primary", "sink rate", "stages", "of median", "secondary"],
+        [0, 3],
+        rows,
+    )
