@@ -38,11 +38,13 @@ Tokens = Annotated[
     ),
 ]
 Convention = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--convention",
-        help="exact, li2025, garrido2023, reptrix0.1, stringer; or several: exact,li2025.",
+        help="exact, li2025, garrido2023, reptrix0.1, stringer; or several: exact,li2025. "
+        "Default: exact.",
         rich_help_panel=_MEASURE,
+        show_default=False,
     ),
 ]
 DropSinks = Annotated[
@@ -298,7 +300,7 @@ _WHICH = ("pattern", "every", "log_spaced", "last", "revisions", "base")
 _AS_THEY_ARE = (
     *("drop_sinks", "field", "sequences", "length", "tokenizer", "batch_size", "layers", "sites"),
     *("device", "device_map", "dtype", "seed", "trust_remote_code", "evict", "factory"),
-    *("eps", "attention"),
+    *("eps", "levels_only"),
 )
 
 
@@ -323,14 +325,15 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         "select": which(given),
         "text": file_names(given["text"]) if given["text"] else None,
-        **{name: given[name] for name in _AS_THEY_ARE if name in given},
+        # What was not asked for is left to the default, if a probe has such an option at all.
+        **{n: v for n in _AS_THEY_ARE if (v := given.get(n)) is not None and v is not False},
     }
     for name in ("images", "data"):
         if given.get(name) is not None:
             found[name] = str(given[name])
     for option, name in _LISTS.items():
-        if option in given:
+        if given.get(option) is not None:
             found[name] = words(given[option])
-    if "ablate" in given:
+    if given.get("ablate") is not None:
         found["ablate"] = numbers("--ablate", given["ablate"])
     return found

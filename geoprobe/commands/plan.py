@@ -24,7 +24,7 @@ def plan(
         ),
     ] = "spectrum",
     tokens: o.Tokens = None,
-    convention: o.Convention = "exact",
+    convention: o.Convention = None,
     drop_sinks: o.DropSinks = False,
     ablate: o.Ablate = None,
     skip: o.Skip = None,

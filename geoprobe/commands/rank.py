@@ -31,7 +31,7 @@ def rank(
         ),
     ] = None,
     tokens: o.Tokens = None,
-    convention: o.Convention = "exact",
+    convention: o.Convention = None,
     drop_sinks: o.DropSinks = False,
     ablate: o.Ablate = None,
     skip: o.Skip = None,
@@ -99,7 +99,7 @@ def rank(
 
         found = measure_features(
             features,
-            conventions=words(convention),
+            conventions=words(convention) if convention is not None else ("exact",),
             skip=words(skip),
             seed=seed,
             out=out or default_out([features.stem]),

@@ -31,14 +31,14 @@ def sinks(
             rich_help_panel=_MEASURE,
         ),
     ] = 0.3,
-    attention: Annotated[
+    levels_only: Annotated[
         bool,
         typer.Option(
-            "--attention/--no-attention",
-            help="Sink scores and masses besides the levels, which need no attention.",
+            "--levels-only",
+            help="Stages, levels and massive activations alone, which ask no attention.",
             rich_help_panel=_MEASURE,
         ),
-    ] = True,
+    ] = False,
     text: o.Text = None,
     field: o.Field = "text",
     sequences: o.Sequences = 100,

@@ -59,7 +59,7 @@ class SinkScores:
         assert found is not None
         outcome = Outcome()
         scores: dict[tuple[int, int], list[float]] = {}
-        if self.options.attention:
+        if not self.options.levels_only:
             try:
                 attends = Attention(subject.capture)
             except UsageError as error:

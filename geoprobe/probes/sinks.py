@@ -48,12 +48,12 @@ class SinksOptions:
         probe_text: Texts that sink scores are measured on: the corpus (`natural`), tokens drawn
             uniformly (`random`), one drawn token repeated (`repeat`); the last two without BOS.
         eps: Sink score beyond which a head counts for the sink rate.
-        attention: Whether attention is looked at; levels need none.
+        levels_only: Ask no attention: no scores, rates and masses.
     """
 
     probe_text: tuple[str, ...] = ("natural",)
     eps: float = 0.3
-    attention: bool = True
+    levels_only: bool = False
 
     def __post_init__(self) -> None:
         for name in self.probe_text:
@@ -137,7 +137,7 @@ def _cost(options: SinksOptions, survey: Survey) -> list[Cost]:
         Cost(
             memory=tokens * depth * 5,
             watching=watching,
-            passes=2 * passes if options.attention else 0,
+            passes=0 if options.levels_only else 2 * passes,
         )
     ]
 

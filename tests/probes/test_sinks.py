@@ -230,7 +230,7 @@ def test_a_model_without_attention_keeps_its_levels_and_says_so() -> None:
 
 def test_levels_alone_ask_no_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geoprobe.probes.sink_scores.Attention", None)
-    outcome = measured(tiny_model("llama"), ids_of([10] * 6), attention=False)
+    outcome = measured(tiny_model("llama"), ids_of([10] * 6), levels_only=True)
     assert {r.measure for r in outcome.readings} == {"primary_norm", "massive_activation"}
 
 
