@@ -109,6 +109,7 @@ class _Taken:
         self._outside: list[NDArray[np.float64]] = []
         self._index: list[NDArray[np.int64]] = []
         self.level_scores: dict[tuple[int, int], list[float]] = {}
+        self._strip: NDArray[np.float32] | None = None
 
     def take(self, feeds: Iterator[Feed]) -> None:
         """Runs every batch."""
@@ -148,6 +149,8 @@ class _Taken:
             padded[..., :first] = scores.cpu().numpy()
             self._scores[layer].append(padded)
             self._mass[layer].append(sums[..., first:].cpu().numpy())
+            if self._natural and 0 in feed.index:
+                self._show(layer, feed, mass[..., first + len(_SETS) - 1])
             for row, positions in traced.items():
                 self._trace(layer, feed, row, positions, mass[row, :, :, queries.shape[-1] :])
 
@@ -183,6 +186,14 @@ class _Taken:
             if begins < layer <= begins + lives:
                 score = float(mass[:, int(position) : length, slot].double().mean())
                 self.level_scores.setdefault((begins, lives), []).append(score)
+
+    def _show(self, layer: int, feed: Feed, mass: Tensor) -> None:
+        """Keeps what each token of the first sequence pays to its sinks, averaged over heads."""
+        row = int(np.flatnonzero(feed.index == 0)[0])
+        length = int(feed.lengths[row])
+        if self._strip is None:
+            self._strip = np.zeros((self._attends.depth, length), dtype=np.float32)
+        self._strip[layer] = mass[row, :, :length].float().mean(0).cpu().numpy()
 
     def outcome(self, eps: float) -> Outcome:
         """Readings of every layer and head, and of the whole model."""
@@ -221,6 +232,10 @@ class _Taken:
                 add(
                     "sink_mass", site, keys, measures.sink_mass, mass[:, layer, head], queries[name]
                 )
+        if self._strip is not None:
+            found.arrays[f"{NAME}/strip"] = self._strip
+            ids = self._found.ids[: self._strip.shape[1]].tolist()
+            found.findings.append({"kind": "strip", "token_ids": ids})
         found.arrays[f"{NAME}/{self._text}/scores"] = np.nanmean(scores, axis=0)
         return found
 

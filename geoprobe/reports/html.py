@@ -12,6 +12,7 @@ from geoprobe.errors import UsageError
 from geoprobe.reports import embed, theme, words
 from geoprobe.reports.charts import sections
 from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
+from geoprobe.reports.sinks import sink_frames
 from geoprobe.reports.spectra import gather
 from geoprobe.reports.subject import Subject
 from geoprobe.reports.tables import Page, page
@@ -142,7 +143,13 @@ def _parts(subject: Subject) -> tuple[list[Section], Tables]:
         "fits": spectra.fits,
         "phases": _phase_table(subject),
     }
-    return sections(subject, spectra), tables
+    sinks = sink_frames(subject)
+    shown = sections(subject, spectra, sinks)
+    used = {
+        source.table for part in shown for chart in part.charts for source in chart.sources.values()
+    }
+    tables |= {name: frame for name, frame in sinks.items() if name in used}
+    return shown, tables
 
 
 def _phase_table(subject: Subject) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from geoprobe.reports import words
 from geoprobe.reports.subject import thinned
 
 if TYPE_CHECKING:
+    from geoprobe.reports.subject import Subject
     from geoprobe.runs.folder import Run
 
 MOST_LEVELS = 12
@@ -70,6 +71,16 @@ def sink_summary(run: Run) -> str:
     return (
         said + f"; {words.count(count, 'secondary sink')} in {words.count(len(levels), 'level')}."
     )
+
+
+def summary(subject: Subject, name: str) -> str:
+    """What happened to one model, its sinks included."""
+    run = subject.runs[name]
+    if not run.checkpoints or not has_sinks(run):
+        return words.summary(subject, name)
+    if not subject.measures:
+        return words.summary(subject, name, sink_summary(run))
+    return f"{words.summary(subject, name)} {sink_summary(run)}"
 
 
 def _of(run: Run, label: str, kind: str) -> list[dict[str, Any]]:
@@ -197,3 +208,85 @@ def _course(run: Run) -> SinkTable:
         [0, 3],
         rows,
     )
+
+
+_PLACE = {"run": pl.String, "checkpoint": pl.String, "index": pl.Int64}
+_FRAMES: dict[str, dict[str, Any]] = {
+    "sink_scores": {"text": pl.String, "layer": pl.Int64, "head": pl.Int64, "position": pl.Int64}
+    | {"value": pl.Float64, "stderr": pl.Float64},
+    "sink_norms": {"layer": pl.Int64, "what": pl.String, "norm": pl.Float64},
+    "sink_stages": {"start": pl.Float64, "end": pl.Float64, "said": pl.String},
+    "sink_levels": {"l_start": pl.Int64, "lifetime": pl.Int64, "count": pl.Int64}
+    | {"share": pl.Float64, "tokens": pl.String, "norm": pl.Float64, "score": pl.Float64},
+    "sink_strip": {"layer": pl.Int64, "place": pl.Int64, "token": pl.String, "mass": pl.Float64},
+}
+
+
+def sink_frames(subject: Subject) -> dict[str, pl.DataFrame]:
+    """What the charts of sinks draw: one row a mark, with `run`, `checkpoint` and `index`."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _FRAMES}
+    for name, run in subject.runs.items():
+        if not has_sinks(run):
+            continue
+        for index, label in enumerate(run.labels):
+            at = {"run": name, "checkpoint": label, "index": index}
+            for table, found in _marks(run, label).items():
+                rows[table] += [{**at, **row} for row in found]
+    return {
+        name: pl.DataFrame(rows[name], schema={**_PLACE, **schema}, strict=False)
+        for name, schema in _FRAMES.items()
+    }
+
+
+def _marks(run: Run, label: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows of one checkpoint, by table."""
+    primary = next(iter(_of(run, label, "primary")), None)
+    if primary is None:
+        return {}
+    position = int(primary["position"])
+    arrays = run.arrays(label)
+    found: dict[str, list[dict[str, Any]]] = {}
+    frame = run.readings
+    if "head" in frame.columns:
+        scores = frame.filter(
+            (pl.col("measure") == "sink_score")
+            & (pl.col("checkpoint") == label)
+            & (pl.col("position") == position)
+        )
+        layer = pl.col("site").str.strip_prefix("attention.").cast(pl.Int64).alias("layer")
+        names = ("text", "head", "position", "value", "stderr")
+        found["sink_scores"] = scores.select(layer, *names).to_dicts()
+    norms = {
+        f"primary, position {position}": arrays["sinks/candidate_norms"][:, position],
+        "median of the others": arrays["sinks/median_norm"],
+    }
+    found["sink_norms"] = [
+        {"layer": layer, "what": what, "norm": float(f"{norm:.5g}")}
+        for what, values in norms.items()
+        for layer, norm in enumerate(values)
+    ]
+    found["sink_stages"] = [
+        {
+            "start": stage["layer_start"] - 0.5,
+            "end": stage["layer_end"] - 0.5,
+            "said": f"blocks {stage['layer_start']} to {stage['layer_end'] - 1}",
+        }
+        for stage in _of(run, label, "stage")
+    ]
+    found["sink_levels"] = [
+        {
+            **{key: level[key] for key in ("l_start", "lifetime", "count", "share")},
+            "tokens": " ".join(_tokens(level)),
+            "norm": level["mean_norm"],
+            "score": level["sink_score"],
+        }
+        for level in _of(run, label, "level")
+    ]
+    strip = next(iter(_of(run, label, "strip")), None)
+    if strip is not None:
+        found["sink_strip"] = [
+            {"layer": layer, "place": place, "token": token, "mass": float(f"{mass:.4g}")}
+            for layer, masses in enumerate(arrays["sinks/strip"])
+            for place, (token, mass) in enumerate(zip(_tokens(strip), masses, strict=True))
+        ]
+    return found

@@ -11,6 +11,7 @@ import polars as pl
 
 from geoprobe.measures.registry import Card
 from geoprobe.reports import words
+from geoprobe.reports.sinks import summary
 from geoprobe.reports.subject import Subject
 
 MOST_FURTHER = 200
@@ -78,7 +79,7 @@ def page(subject: Subject) -> Page:
     return Page(
         title=" and ".join(subject.runs) if len(subject.runs) < 3 else f"{len(subject.runs)} runs",
         several=subject.several,
-        summaries=[(name, words.summary(subject, name)) for name in subject.runs],
+        summaries=[(name, summary(subject, name)) for name in subject.runs],
         figures=[(name, found) for name in subject.runs if (found := _figures(subject, name))],
         phases=_phases(subject),
         warnings=[_warned(subject, w) for w in words.warnings(subject)],

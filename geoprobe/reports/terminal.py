@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geoprobe.reports import words
-from geoprobe.reports.sinks import has_sinks, sink_summary, sink_tables
+from geoprobe.reports.sinks import sink_tables, summary
 from geoprobe.reports.subject import Subject, thinned
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def render(run: Run, console: Console) -> None:
     name = next(iter(subject.runs))
     out = _Printer(console)
     out.heading(name)
-    if subject.measures or not has_sinks(run):
-        out.paragraph(words.summary(subject, name))
-    if has_sinks(run):
-        out.paragraph(sink_summary(run))
+    out.paragraph(summary(subject, name))
     for table in sink_tables(run):
         content = _Content(table.title, table.heads, table.left)
         content.rows = [list(row) for row in table.rows]

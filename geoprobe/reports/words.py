@@ -125,8 +125,14 @@ def series_values(subject: Subject, name: str, measure: str) -> list[dict[str, A
     return list(frame.sort("index").to_dicts())
 
 
-def summary(subject: Subject, name: str) -> str:
-    """What happened to one model: a few sentences computed from its readings and findings."""
+def summary(subject: Subject, name: str, otherwise: str = "There is no RankMe reading.") -> str:
+    """What happened to one model: a few sentences computed from its readings and findings.
+
+    Args:
+        subject: What is shown.
+        name: Name of the run.
+        otherwise: What is said where RankMe was not measured.
+    """
     run = subject.runs[name]
     if not run.checkpoints:
         if run.failed:
@@ -137,7 +143,7 @@ def summary(subject: Subject, name: str) -> str:
     text = _extent(run)
     known = [r for r in series_values(subject, name, "rankme") if r["value"] is not None]
     if not known:
-        text += " There is no RankMe reading."
+        text += f" {otherwise}"
     elif len(run.checkpoints) == 1:
         text += _one_checkpoint(subject, name, known[0])
     else:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from geoprobe.reports.charts.ablation import ablation
+from geoprobe.reports.charts.attention import attention_sinks
 from geoprobe.reports.charts.layers import heatmap, layers, profile, sinks
 from geoprobe.reports.charts.spectra import spectra
 from geoprobe.reports.charts.training import others, training
-from geoprobe.reports.parts import Section
+from geoprobe.reports.parts import Section, Tables
 from geoprobe.reports.spectra import Spectra
 from geoprobe.reports.subject import Subject
 
 __all__ = ["sections"]
 
 
-def sections(subject: Subject, gathered: Spectra) -> list[Section]:
+def sections(subject: Subject, gathered: Spectra, tables: Tables) -> list[Section]:
     """All sections that the runs have readings for, the most telling first."""
     found: list[Section | None] = []
     if subject.measures:
@@ -22,7 +23,7 @@ def sections(subject: Subject, gathered: Spectra) -> list[Section]:
         else:
             found.append(layers(subject))
         found += [spectra(subject, gathered), sinks(subject)]
-    found.append(ablation(subject))
+    found += [attention_sinks(subject, tables), ablation(subject)]
     if subject.measures:
         found += [others(subject), profile(subject)]
     return [section for section in found if section is not None and section.charts]

@@ -1,0 +1,105 @@
+"""SmolLM2-135M's attention sinks, against eager attention and plain hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import geoprobe
+from geoprobe.data.corpus import build_corpus
+from tests.end_to_end.test_smollm2 import gguf_file
+
+SEQUENCES, LENGTH, EPS = 24, 64, 0.3
+
+
+@pytest.fixture(scope="module")
+def measured() -> Any:
+    return geoprobe.measure(
+        gguf_file(),
+        probes=["sinks"],
+        sequences=SEQUENCES,
+        length=LENGTH,
+        probe_text=["natural", "repeat"],
+    )
+
+
+@pytest.fixture(scope="module")
+def eager() -> tuple[np.ndarray, np.ndarray]:
+    """Attention to the first token (n, layers, heads, queries), norms (n, layers, time)."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = gguf_file()
+    where: dict[str, Any] = {"gguf_file": file.name}
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, dtype=torch.float32, attn_implementation="eager", **where
+    ).eval()
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+    corpus = build_corpus(tokenizer, None, sequences=SEQUENCES, length=LENGTH)
+    firsts, norms = [], []
+    for i in range(SEQUENCES):
+        outputs: list[Any] = []
+        hooks = [
+            block.register_forward_hook(
+                lambda *a, o=outputs: o.append(a[2][0] if isinstance(a[2], tuple) else a[2])
+            )
+            for block in model.model.layers
+        ]
+        with torch.no_grad():
+            found = model(
+                torch.tensor(corpus.sequence(i)[None].astype("i8")), output_attentions=True
+            )
+        for hook in hooks:
+            hook.remove()
+        firsts.append(torch.stack([a[0, :, :, 0] for a in found.attentions]).double().numpy())
+        norms.append(torch.stack([x[0].norm(dim=-1) for x in outputs]).double().numpy())
+    return np.stack(firsts), np.stack(norms)
+
+
+def test_the_sink_rate_is_that_of_eager_attention_and_of_the_literature(
+    measured: Any, eager: tuple[np.ndarray, np.ndarray]
+) -> None:
+    alpha = eager[0].mean(-1)
+    rates = measured.readings.filter(measure="sink_rate", site="model", position=0)
+    natural = rates.filter(text="natural")["value"][0]
+    assert natural == pytest.approx((alpha > EPS).mean(), abs=2 / alpha.size)
+    assert natural == pytest.approx(0.74, abs=0.03)
+    assert rates.filter(text="repeat")["value"][0] == 0.0
+    scores = measured.readings.filter(measure="sink_score", text="natural", position=0)
+    for layer, head in ((0, 0), (5, 3), (18, 7), (29, 8)):
+        score = scores.filter(site=f"attention.{layer}", head=head)["value"][0]
+        assert score == pytest.approx(alpha[:, layer, head].mean(), abs=1e-5)
+    mass = measured.readings.filter(measure="sink_mass", text="natural", set="first")
+    for layer, head in ((5, 3), (18, 7)):
+        value = mass.filter(site=f"attention.{layer}", head=head)["value"][0]
+        assert value == pytest.approx(eager[0][:, layer, head, 1:].mean(), abs=1e-5)
+
+
+def test_both_stages_are_told(measured: Any, eager: tuple[np.ndarray, np.ndarray]) -> None:
+    norms = eager[1]
+    primary = norms[:, :, 0].mean(0)
+    median = np.array([np.median(norms[:, layer, 1:]) for layer in range(30)])
+    out = primary > 2 * median
+    expected = [i for i in range(30) if out[i] and (i == 0 or not out[i - 1])]
+    stages = [f for f in measured.findings if f["kind"] == "stage"]
+    assert [s["layer_start"] for s in stages] == expected
+    assert len(stages) == 2
+    assert stages[0]["layer_end"] == 9
+    assert stages[1]["layer_start"] == 11
+    assert stages[1]["peak_norm"] > 10 * stages[0]["peak_norm"]
+    assert stages[1]["peak_norm"] == pytest.approx(primary[11:].max(), rel=1e-4)
+    first = next(f for f in measured.findings if f["kind"] == "primary")
+    assert (first["position"], first["span"]) == (0, [11, 28])
+    massive = {f["dimension"] for f in measured.findings if f["kind"] == "massive"}
+    assert len(massive) == 1, "one dimension carries it"
+
+
+def test_levels_are_tokens_along_the_primary(measured: Any) -> None:
+    levels = [f for f in measured.findings if f["kind"] == "level"]
+    for level in levels:
+        assert 11 <= level["l_start"] < 28
+        assert level["l_start"] + level["lifetime"] <= 28
+        assert level["sink_score"] is None or 0 <= level["sink_score"] <= 1
+        assert len(level["tokens_text"]) == len(level["token_ids"])
