@@ -14,6 +14,7 @@ NAMES = {
     "memory": "peak memory",
     "plan": "what `geoprobe plan` says against what was then measured",
     "precision": "what bfloat16 does to every reading",
+    "sinks": "attention to sinks, and sink levels, against the bare forward pass (SmolLM2-135M)",
     "today": "against output_hidden_states and reptrix",
 }
 

@@ -48,11 +48,11 @@ def load_smollm2() -> tuple[Any, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 
 
-def corpus(tokenizer: Any, sequences: int) -> Any:
+def corpus(tokenizer: Any, sequences: int, length: int = LENGTH) -> Any:
     """Full windows of the built-in corpus, repeated where it is too short."""
     from geoprobe.data.corpus import Corpus, build_corpus
 
-    built = build_corpus(tokenizer, None, sequences=sequences, length=LENGTH)
+    built = build_corpus(tokenizer, None, sequences=sequences, length=length)
     ids = [built.sequence(i % len(built)) for i in range(sequences)]
     return Corpus.from_ids(ids, pad_id=0, source="built-in")
 

@@ -199,18 +199,17 @@ class SinksProbe:
         aligned = ((cosine > rules.ALIGNED).int() << bits).sum(-1)
         if feed.padded:
             x = x * feed.mask[..., None]
-        flat = x.flatten(1)
+        flat, width = x.flatten(1), x.shape[-1]
         magnitudes = flat.abs()
         top = magnitudes.topk(LARGEST, dim=1)
+        self._median[layer, feed.index] = _medians(magnitudes.cpu().numpy(), feed.lengths * width)
         host = [t.cpu().numpy() for t in (norms, aligned, top.values, top.indices)]
         ids = feed.input_ids.cpu().numpy() if layer == 0 else None
-        width = x.shape[-1]
         for row, (item, length) in enumerate(zip(feed.index, feed.lengths, strict=True)):
             at = slice(self._offsets[item], self._offsets[item + 1])
             self._norms[layer, at] = host[0][row, :length]
             self._aligned[layer, at] = host[1][row, :length]
             self._top[layer, item] = host[2][row]
-            self._median[layer, item] = float(magnitudes[row, : int(length) * width].median())
             if ids is not None:
                 self._ids[at] = ids[row, :length]
             largest = self._largest.setdefault(layer, _Largest())
@@ -342,6 +341,22 @@ class SinksProbe:
                     }
                 )
         return found
+
+
+def _medians(rows: NDArray[np.floating], counts: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Median of the first so many numbers of each row; the lower one of two.
+
+    NumPy's partition is six times as fast as torch's median.
+    """
+    if (counts == rows.shape[1]).all():
+        middle = (rows.shape[1] - 1) // 2
+        return np.asarray(np.partition(rows, middle, axis=1)[:, middle])
+    return np.array(
+        [
+            np.partition(row[:n], (n - 1) // 2)[(n - 1) // 2]
+            for row, n in zip(rows, counts.tolist(), strict=True)
+        ]
+    )
 
 
 def reading(
