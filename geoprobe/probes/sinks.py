@@ -19,6 +19,7 @@ from geoprobe.errors import UsageError
 from geoprobe.measures import sinks as rules
 from geoprobe.measures.estimate import Undefined, jackknife
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
+from geoprobe.probes.spectral import ROUNDING
 from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
 
@@ -99,6 +100,7 @@ class Found:
 def plan(options: SinksOptions) -> Plan:
     """The probe, and the study that asks the attention."""
     from geoprobe.probes.sink_scores import SinkScores
+    from geoprobe.probes.sinks_emergence import emergence_findings
 
     study = SinkScores(options)
 
@@ -110,6 +112,7 @@ def plan(options: SinksOptions) -> Plan:
         probe=make,
         study=study,
         check=_check,
+        series=emergence_findings,
         cost=lambda survey: _cost(options, survey),
     )
 
@@ -390,6 +393,8 @@ def reading(
         for g in np.unique(groups)
         if (kept := groups != g).any()
     ]
-    error = jackknife(value, left_out)
-    reason = "" if error.value is not None else f"no standard error: {error.reason}"
-    return Reading("", NAME, name, site, keys, value, error.value, len(values), reason=reason)
+    stderr, reason = jackknife(value, left_out)
+    if stderr is not None and stderr <= ROUNDING * abs(value):
+        stderr, reason = None, "the groups do not vary"
+    reason = "" if stderr is not None else f"no standard error: {reason}"
+    return Reading("", NAME, name, site, keys, value, stderr, len(values), reason=reason)

@@ -79,8 +79,13 @@ def summary(subject: Subject, name: str) -> str:
     if not run.checkpoints or not has_sinks(run):
         return words.summary(subject, name)
     if not subject.measures:
-        return words.summary(subject, name, sink_summary(run))
-    return f"{words.summary(subject, name)} {sink_summary(run)}"
+        return words.summary(subject, name, sink_summary(run) + _emergence(run))
+    return f"{words.summary(subject, name)} {sink_summary(run)}{_emergence(run)}"
+
+
+def _emergence(run: Run) -> str:
+    """When sinks emerge, if that was found."""
+    return "".join(f" {f['message']}" for f in run.findings if f["kind"] == "emergence")
 
 
 def _of(run: Run, label: str, kind: str) -> list[dict[str, Any]]:
