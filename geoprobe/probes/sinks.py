@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from geoprobe import measures
-from geoprobe.errors import UsageError
+from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.measures import sinks as rules
 from geoprobe.measures.estimate import Undefined, jackknife
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
@@ -227,7 +227,17 @@ class SinksProbe:
                 )
 
     def finish(self) -> Outcome:
-        """Norms of the primary, its stages, the largest activations."""
+        """Norms of the primary, its stages, the largest activations.
+
+        Raises:
+            CheckpointError: Activations are NaN or infinite.
+        """
+        for layer, norms in enumerate(self._norms):
+            if not np.isfinite(norms).all():
+                raise CheckpointError(
+                    f"the activations after block {layer} are NaN or infinite on this text, so no "
+                    "sinks were sought; a wider --dtype may help."
+                )
         starts, lengths = self._offsets[:-1], self.survey.lengths
         means = np.stack(
             [

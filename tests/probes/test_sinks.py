@@ -12,7 +12,7 @@ from torch import Tensor
 
 import geoprobe
 from geoprobe.data.corpus import Corpus
-from geoprobe.errors import UsageError
+from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.capture import Capture
 from geoprobe.models.layout import Layout, Tap, find_layout
 from geoprobe.models.loading import Loaded
@@ -20,7 +20,7 @@ from geoprobe.probes.base import Feed, Outcome, Survey
 from geoprobe.probes.sinks import SinksOptions, SinksProbe, plan
 from geoprobe.survey import measure_model
 from tests.conftest import tiny_text, tiny_tokenizer
-from tests.tiny_families import tiny_model
+from tests.tiny_families import CONFIGS, VISION, tiny_model
 
 WIDTH = 64
 CPU = torch.device("cpu")
@@ -232,6 +232,23 @@ def test_levels_alone_ask_no_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geoprobe.probes.sink_scores.Attention", None)
     outcome = measured(tiny_model("llama"), ids_of([10] * 6), levels_only=True)
     assert {r.measure for r in outcome.readings} == {"primary_norm", "massive_activation"}
+
+
+@pytest.mark.parametrize("family", [f for f in CONFIGS if f not in (*VISION, "mamba")])
+def test_every_family_that_attends_is_measured(family: str) -> None:
+    texts = ("natural", "random", "repeat")
+    outcome = measured(tiny_model(family), ids_of([20, 9, 20, 14, 20]), probe_text=texts)
+    assert "warning" not in {f["kind"] for f in outcome.findings}
+    shares = [r for r in outcome.readings if r.measure.startswith("sink_")]
+    assert {r.keys["text"] for r in shares} == set(texts)
+    assert all(r.value is not None and -1e-6 <= r.value <= 1 + 1e-5 for r in shares)
+
+
+def test_activations_that_are_not_finite_are_a_failure() -> None:
+    states = made(3, 0, [(1, 3, 5.0)], {})
+    states[1][2, 3, 4] = torch.inf
+    with pytest.raises(CheckpointError, match="after block 1 are NaN or infinite"):
+        watch(states, [20] * 6).finish()
 
 
 def test_options_that_cannot_be() -> None:
