@@ -16,13 +16,13 @@ from geoprobe.errors import UsageError
 from geoprobe.measures import sinks as rules
 from geoprobe.models.attention import Attention
 from geoprobe.probes.base import Feed, Outcome, Subject
-from geoprobe.probes.sinks import CANDIDATES, NAME, SinksOptions, SinksProbe, reading
+from geoprobe.probes.sinks import NAME, SinksOptions, SinksProbe, reading
+from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from geoprobe.probes.sinks import Found
     from geoprobe.runs.reading import Key
 
 _SETS = ("first", "primary", "all")
@@ -68,11 +68,11 @@ class SinkScores:
                 )
             else:
                 for text in self.options.probe_text:
-                    taken = _Taken(subject, attends, text, found)
+                    taken = _Taken(attends, text, found, self.probe.stream)
                     taken.take(self._feeds(subject, text))
                     outcome.add(taken.outcome(self.options.eps))
                     scores = scores or taken.level_scores
-        outcome.findings += _level_findings(found, scores, subject.capture.layout.depth)
+        outcome.findings += _level_findings(found, self.probe.stream, scores)
         return outcome
 
     def _feeds(self, subject: Subject, text: str) -> Iterator[Feed]:
@@ -93,16 +93,17 @@ class _Taken:
     """Scores and masses of one text.
 
     Args:
-        subject: The model.
-        attends: Its attention.
+        attends: Attention of the model.
         text: Name of the text.
         found: The sinks of the natural text.
+        stream: What they were found in.
     """
 
-    def __init__(self, subject: Subject, attends: Attention, text: str, found: Found) -> None:
+    def __init__(self, attends: Attention, text: str, found: Found, stream: Stream) -> None:
         self._attends = attends
         self._text = text
         self._found = found
+        self._stream = stream
         self._natural = text == "natural"
         self._scores: list[list[NDArray[np.float64]]] = [[] for _ in range(attends.depth)]
         self._mass: list[list[NDArray[np.float64]]] = [[] for _ in range(attends.depth)]
@@ -156,6 +157,11 @@ class _Taken:
 
         self._attends.run(feed.inputs, columns, seen)
 
+    def _secondary(self, sequence: int) -> NDArray[np.int64]:
+        """Positions of the secondary sinks of a sequence."""
+        a, b = self._stream.offsets[sequence : sequence + 2]
+        return np.flatnonzero(self._found.l_start[a:b] >= 0)
+
     def _sets(self, feed: Feed, time: int) -> Tensor:
         """Which keys are in each set (batch, time, sets)."""
         sets = torch.zeros(len(feed.index), time, len(_SETS))
@@ -164,21 +170,21 @@ class _Taken:
             sets[:, self._found.primary, 1:] = 1.0
         if self._natural:
             for row, item in enumerate(feed.index):
-                sets[row, self._found.secondary(int(item)), 2] = 1.0
+                sets[row, self._secondary(int(item)), 2] = 1.0
         return sets
 
     def _traced(self, feed: Feed) -> dict[int, NDArray[np.int64]]:
         """Row of the batch -> positions of secondary sinks whose scores are taken."""
         if not self._natural:
             return {}
-        found = {row: self._found.secondary(int(item)) for row, item in enumerate(feed.index)}
+        found = {row: self._secondary(int(item)) for row, item in enumerate(feed.index)}
         return {row: positions[:_TRACED] for row, positions in found.items() if len(positions)}
 
     def _trace(
         self, layer: int, feed: Feed, row: int, positions: NDArray[np.int64], mass: Tensor
     ) -> None:
         """Adds the mean score over heads, in the blocks of its life, of each secondary sink."""
-        start, length = self._found.offsets[feed.index[row]], int(feed.lengths[row])
+        start, length = self._stream.offsets[feed.index[row]], int(feed.lengths[row])
         for slot, position in enumerate(positions):
             token = start + position
             begins, lives = int(self._found.l_start[token]), int(self._found.lifetime[token])
@@ -234,7 +240,7 @@ class _Taken:
                 )
         if self._strip is not None:
             found.arrays[f"{NAME}/strip"] = self._strip
-            ids = self._found.ids[: self._strip.shape[1]].tolist()
+            ids = self._stream.ids[: self._strip.shape[1]].tolist()
             found.findings.append({"kind": "strip", "token_ids": ids})
         found.arrays[f"{NAME}/{self._text}/scores"] = np.nanmean(scores, axis=0)
         return found
@@ -245,11 +251,12 @@ def _rate(scores: NDArray[np.float64], eps: float) -> float:
 
 
 def _level_findings(
-    found: Found, scores: dict[tuple[int, int], list[float]], depth: int
+    found: Found, stream: Stream, scores: dict[tuple[int, int], list[float]]
 ) -> list[dict[str, Any]]:
     """The levels, most frequent first."""
+    depth = len(stream.norms)
     tokens = np.flatnonzero(found.l_start >= 0)
-    owner = np.searchsorted(found.offsets, tokens, side="right") - 1
+    owner = np.searchsorted(stream.offsets, tokens, side="right") - 1
     pairs = Counter(
         zip(found.l_start[tokens].tolist(), found.lifetime[tokens].tolist(), strict=True)
     )
@@ -257,7 +264,7 @@ def _level_findings(
     for (begins, lives), count in pairs.most_common():
         mine = (found.l_start[tokens] == begins) & (found.lifetime[tokens] == lives)
         at = tokens[mine]
-        frequent = Counter(found.ids[at].tolist()).most_common(_FREQUENT)
+        frequent = Counter(stream.ids[at].tolist()).most_common(_FREQUENT)
         score = scores.get((begins, lives))
         findings.append(
             {
@@ -265,10 +272,10 @@ def _level_findings(
                 "l_start": begins,
                 "lifetime": lives,
                 "count": count,
-                "share": len(np.unique(owner[mine])) / (len(found.offsets) - 1),
+                "share": len(np.unique(owner[mine])) / (len(stream.offsets) - 1),
                 "token_ids": [token for token, _ in frequent],
                 "token_counts": [n for _, n in frequent],
-                "mean_norm": float(found.norms[begins : begins + lives, at].mean()),
+                "mean_norm": float(stream.norms[begins : begins + lives, at].mean()),
                 "sink_score": float(np.mean(score)) if score else None,
                 "authors": rules.is_secondary(lives, depth, "authors"),
                 "depth": rules.is_secondary(lives, depth, "depth"),

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from geoprobe import measures
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.measures import sinks as rules
 from geoprobe.measures.estimate import Undefined, jackknife
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
+from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream
 from geoprobe.probes.spectral import ROUNDING
 from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from geoprobe.runs.reading import Key
 
 NAME = "sinks"
-CANDIDATES = 8
-"""Positions among which the primary sink is sought, and whose sink scores are given."""
-
 PROBE_TEXTS = ("natural", "random", "repeat")
 LARGEST = 3
 """Activations of a sequence that are given, in order of magnitude."""
@@ -65,36 +62,6 @@ class SinksOptions:
 
 
 Options = SinksOptions
-
-
-@dataclass
-class Found:
-    """What the residual stream shows of one checkpoint's sinks.
-
-    Attributes:
-        primary: Position of the primary sink.
-        stages: Where it stands out.
-        span: The authors' span of blocks; None where no stage meets it, and nothing is a sink.
-        l_start: First block in which a token is a secondary sink (tokens,); -1 for none.
-        lifetime: In how many blocks (tokens,).
-        offsets: Where each sequence begins among the tokens (n + 1,).
-        ids: Token ids (tokens,).
-        norms: Norm of every token after every block (L, tokens).
-    """
-
-    primary: int
-    stages: list[rules.Stage]
-    span: tuple[int, int] | None
-    l_start: NDArray[np.int64]
-    lifetime: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    ids: NDArray[np.int64]
-    norms: NDArray[np.float32]
-
-    def secondary(self, sequence: int) -> NDArray[np.int64]:
-        """Positions of the secondary sinks of a sequence."""
-        a, b = self.offsets[sequence], self.offsets[sequence + 1]
-        return np.flatnonzero(self.l_start[a:b] >= 0)
 
 
 def plan(options: SinksOptions) -> Plan:
@@ -171,13 +138,9 @@ class SinksProbe:
 
     def __post_init__(self) -> None:
         lengths, depth = self.survey.lengths, self.survey.layout.depth
-        self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        total = int(self._offsets[-1])
-        self._norms = np.zeros((depth, total), dtype=np.float32)
-        self._aligned = np.zeros((depth, total), dtype=np.uint8)
+        self.stream = Stream(depth, lengths)
         self._top = np.zeros((depth, len(lengths), LARGEST))
         self._median = np.zeros((depth, len(lengths)))
-        self._ids = np.zeros(total, dtype=np.int64)
 
     def sites(self) -> Sequence[str]:
         """Every block, whichever sites others measure."""
@@ -194,37 +157,25 @@ class SinksProbe:
         """Adds one block's output (batch, time, d)."""
         layer = int(site.split(".")[1])
         x = activations.float()
-        norms = torch.linalg.vector_norm(x, dim=-1)
-        first = x[:, :CANDIDATES]
-        cosine = (x @ first.transpose(1, 2)).abs()
-        cosine /= (norms[:, :, None] * norms[:, None, :CANDIDATES]).clamp(min=1e-30)
-        bits = torch.arange(first.shape[1], device=x.device)
-        aligned = ((cosine > rules.ALIGNED).int() << bits).sum(-1)
+        self.stream.add(layer, x, feed)
         if feed.padded:
             x = x * feed.mask[..., None]
         flat, width = x.flatten(1), x.shape[-1]
         magnitudes = flat.abs()
         top = magnitudes.topk(LARGEST, dim=1)
         self._median[layer, feed.index] = _medians(magnitudes.cpu().numpy(), feed.lengths * width)
-        host = [t.cpu().numpy() for t in (norms, aligned, top.values, top.indices)]
-        ids = feed.input_ids.cpu().numpy() if layer == 0 else None
-        for row, (item, length) in enumerate(zip(feed.index, feed.lengths, strict=True)):
-            at = slice(self._offsets[item], self._offsets[item + 1])
-            self._norms[layer, at] = host[0][row, :length]
-            self._aligned[layer, at] = host[1][row, :length]
-            self._top[layer, item] = host[2][row]
-            if ids is not None:
-                self._ids[at] = ids[row, :length]
-            largest = self._largest.setdefault(layer, _Largest())
-            if host[2][row, 0] > largest.magnitude:
-                place = int(host[3][row, 0])
-                self._largest[layer] = _Largest(
-                    float(host[2][row, 0]),
-                    float(flat[row, place]),
-                    int(item),
-                    place // width,
-                    place % width,
-                )
+        values = top.values.cpu().numpy()
+        self._top[layer, feed.index] = values
+        row = int(values[:, 0].argmax())
+        if values[row, 0] > self._largest.setdefault(layer, _Largest()).magnitude:
+            place = int(top.indices[row, 0])
+            self._largest[layer] = _Largest(
+                float(values[row, 0]),
+                float(flat[row, place]),
+                int(feed.index[row]),
+                place // width,
+                place % width,
+            )
 
     def finish(self) -> Outcome:
         """Norms of the primary, its stages, the largest activations.
@@ -232,38 +183,23 @@ class SinksProbe:
         Raises:
             CheckpointError: Activations are NaN or infinite.
         """
-        for layer, norms in enumerate(self._norms):
+        stream = self.stream
+        for layer, norms in enumerate(stream.norms):
             if not np.isfinite(norms).all():
                 raise CheckpointError(
                     f"the activations after block {layer} are NaN or infinite on this text, so no "
                     "sinks were sought; a wider --dtype may help."
                 )
-        starts, lengths = self._offsets[:-1], self.survey.lengths
-        means = np.stack(
-            [
-                self._norms[:, starts[lengths > k] + k].mean(1, dtype=np.float64)
-                if (lengths > k).any()
-                else np.zeros(len(self._norms))
-                for k in range(CANDIDATES)
-            ],
-            axis=1,
-        )
-        primary = measures.sinks.primary_position(means)
-        long = np.flatnonzero(lengths > primary)
-        at = starts[long] + primary
-        others = np.ones(len(self._ids), dtype=bool)
-        others[at] = False
-        median = np.array([float(np.median(n[others])) if others.any() else 0 for n in self._norms])
-        self.found = self._levels(primary, means[:, primary], median, at)
+        self.found = found = stream.find()
         outcome = Outcome()
-        for layer, norms in enumerate(self._norms):
+        everyone = np.arange(len(stream.lengths))
+        for layer, norms in enumerate(stream.norms):
             site = f"block.{layer}"
-            keys: dict[str, Key] = {"position": primary}
-            of_primary = norms[at].astype(np.float64)
+            keys: dict[str, Key] = {"position": found.primary}
+            of_primary = norms[found.at].astype(np.float64)
             outcome.readings.append(
-                reading("primary_norm", site, keys, measures.primary_norm, of_primary, long)
+                reading("primary_norm", site, keys, measures.primary_norm, of_primary, found.having)
             )
-            everyone = np.arange(len(lengths))
             for k in range(LARGEST):
                 top = self._top[layer, :, k]
                 outcome.readings.append(
@@ -273,60 +209,26 @@ class SinksProbe:
                     )
                 )
         outcome.arrays = {
-            f"{NAME}/candidate_norms": means,
-            f"{NAME}/median_norm": median,
+            f"{NAME}/candidate_norms": found.candidates,
+            f"{NAME}/median_norm": found.median,
             f"{NAME}/median_activation": self._median.mean(1),
         }
-        outcome.findings = self._findings(primary, means[:, primary], median, at)
+        outcome.findings = self._findings(found)
         return outcome
 
-    def _levels(
-        self,
-        primary: int,
-        norm: NDArray[np.float64],
-        median: NDArray[np.float64],
-        at: NDArray[np.int64],
-    ) -> Found:
-        aligned = (self._aligned >> primary & 1).astype(bool)
-        aligned[:, at] = False
-        short = np.flatnonzero(self.survey.lengths <= primary)
-        for sequence in short:  # without the primary nothing is aligned with it
-            aligned[:, self._offsets[sequence] : self._offsets[sequence + 1]] = False
-        stages = rules.stages(norm, median)
-        first, last = rules.span(norm)
-        out = any(s.start < last and first < s.end for s in stages)
-        span = (first, last) if out else None
-        levels = rules.levels(aligned, *(span or (0, 0)))
-        return Found(
-            primary,
-            stages,
-            span,
-            levels.l_start,
-            levels.lifetime,
-            self._offsets,
-            self._ids,
-            self._norms,
-        )
-
-    def _findings(
-        self,
-        primary: int,
-        norm: NDArray[np.float64],
-        median: NDArray[np.float64],
-        at: NDArray[np.int64],
-    ) -> list[dict[str, Any]]:
-        assert self.found is not None
-        tokens = Counter(self._ids[at].tolist()).most_common(3)
+    def _findings(self, sinks: Found) -> list[dict[str, Any]]:
+        primary, ids = sinks.primary, self.stream.ids
+        tokens = Counter(ids[sinks.at].tolist()).most_common(3)
         found: list[dict[str, Any]] = [
             {
                 "kind": "primary",
                 "position": primary,
                 "token_ids": [token for token, _ in tokens],
-                "shares": [count / len(at) for _, count in tokens],
-                "span": None if self.found.span is None else list(self.found.span),
+                "shares": [count / len(sinks.at) for _, count in tokens],
+                "span": None if sinks.span is None else list(sinks.span),
             }
         ]
-        for stage in self.found.stages:
+        for stage in sinks.stages:
             inside = slice(stage.start, stage.end)
             found.append(
                 {
@@ -335,13 +237,13 @@ class SinksProbe:
                     "layer_start": stage.start,
                     "layer_end": stage.end,
                     "peak_norm": stage.peak,
-                    "peak_ratio": float((norm[inside] / median[inside]).max()),
+                    "peak_ratio": float((sinks.norm[inside] / sinks.median[inside]).max()),
                 }
             )
         for layer, largest in sorted(self._largest.items()):
             middle = float(self._median[layer].mean())
             if rules.is_massive(largest.magnitude, middle):
-                token = self._ids[self._offsets[largest.sequence] + largest.position]
+                token = ids[self.stream.offsets[largest.sequence] + largest.position]
                 found.append(
                     {
                         "kind": "massive",
