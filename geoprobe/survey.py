@@ -24,16 +24,13 @@ from geoprobe.models.pretrained import one_line
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
 from geoprobe.placement import batch_size_for, free_memory, statistics_device
-from geoprobe.probes.base import Feed, Outcome, Plan, Probe, Subject, Survey
+from geoprobe.probes.base import PILOT_SEQUENCES, Feed, Outcome, Plan, Probe, Subject, Survey
 from geoprobe.statistics.memory import give_back
 
 if TYPE_CHECKING:
     from geoprobe.data.inputs import Inputs
     from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
-
-PILOT_SEQUENCES = 32
-"""Sequences by which rules are settled before the pass."""
 
 
 class Progress(Protocol):

@@ -51,8 +51,8 @@ DropSinks = Annotated[
     bool,
     typer.Option(
         "--drop-sinks",
-        help="Also measure without attention-sink tokens: those whose residual norm exceeds "
-        "10 medians of their sequence on a pilot batch, by position and token id.",
+        help="Also measure without attention-sink tokens: the primary sink and tokens along its "
+        "direction, as `geoprobe sinks` finds them, on the first sequences; by position and id.",
         rich_help_panel=_MEASURE,
     ),
 ]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from geoprobe.runs.folder import Run
 
 
+PILOT_SEQUENCES = 32
+"""Sequences by which rules are settled before the pass."""
+
+
 @dataclass(frozen=True)
 class Feed:
     """One batch as the model sees it; text is padded on the right.

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from geoprobe.probes.base import PILOT_SEQUENCES
+from geoprobe.probes.sinks_found import CANDIDATES, Stream
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geoprobe.probes.base import Feed
-
-RATIO = 10.0
-"""A pilot token is a sink where its residual norm exceeds this many medians of its sequence."""
-
-FIRST_POSITIONS = 8
-"""Positions that may become sink positions."""
+    from geoprobe.probes.base import Feed, Survey
 
 _SHARE = 0.5
 _LEAST_OCCURRENCES = 3
@@ -26,47 +23,40 @@ _LEAST_OCCURRENCES = 3
 class SinkRule:
     """Drops a token by its position or its id, so that it can be decided before any layer has run.
 
-    On the pilot (the first sequences of the corpus) a token counts as a sink if, after any block,
-    the norm of its residual is more than `RATIO` times the median norm of its sequence. A position
-    below `FIRST_POSITIONS` is dropped if at least half of the pilot's sequences have a sink there;
-    a token id is dropped if at least half of its occurrences elsewhere (three at least) are sinks.
+    On the pilot (the first sequences of the corpus) sinks are found as `geoprobe sinks` does: the
+    primary sink where it stands out, and the tokens that share its direction. One of the first
+    positions is dropped if at least half of the pilot's sequences have a sink there; a token id is
+    dropped if at least half of its occurrences elsewhere (three at least) are sinks.
+
+    Args:
+        survey: What is known before the first batch.
     """
 
-    def __init__(self) -> None:
-        self._seen: list[tuple[Feed, Tensor]] = []
+    def __init__(self, survey: Survey) -> None:
+        self._stream = Stream(survey.layout.depth, survey.lengths[:PILOT_SEQUENCES])
         self.positions: tuple[int, ...] = ()
         self.token_ids: tuple[int, ...] = ()
         self.frozen = False
 
-    def watch(self, activations: Tensor, feed: Feed) -> None:
+    def watch(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Sees one block's residual stream (batch, time, d) of a part of the pilot."""
-        norms = torch.linalg.vector_norm(activations.float(), dim=-1)
-        real = feed.mask.bool()
-        median = norms.masked_fill(~real, torch.nan).nanmedian(dim=1, keepdim=True).values
-        sinks = ((norms > RATIO * median) & real).cpu()
-        if self._seen and self._seen[-1][0].index is feed.index:
-            self._seen[-1] = (feed, self._seen[-1][1] | sinks)
-        else:
-            self._seen.append((feed, sinks))
+        self._stream.add(int(site.split(".")[1]), activations.float(), feed)
 
     def freeze(self) -> None:
         """Draws the rule up from the pilot."""
         self.frozen = True
-        hits, reals = np.zeros(FIRST_POSITIONS), np.zeros(FIRST_POSITIONS)
-        for feed, sinks in self._seen:
-            first = min(FIRST_POSITIONS, sinks.shape[1])
-            hits[:first] += sinks[:, :first].sum(0).numpy()
-            reals[:first] += feed.mask[:, :first].sum(0).cpu().numpy()
-        share = hits / np.maximum(reals, 1)
-        self.positions = tuple(int(p) for p in np.flatnonzero(share >= _SHARE))
-        as_sink: Counter[int] = Counter()
-        occurrences: Counter[int] = Counter()
-        for feed, sinks in self._seen:
-            elsewhere = feed.mask.bool().cpu().clone()
-            elsewhere[:, [p for p in self.positions if p < elsewhere.shape[1]]] = False
-            ids = feed.input_ids.cpu()
-            as_sink.update(ids[elsewhere & sinks].tolist())
-            occurrences.update(ids[elsewhere].tolist())
+        stream = self._stream
+        sinks = stream.find().is_sink()
+        starts, elsewhere = stream.offsets[:-1], np.ones(len(sinks), dtype=bool)
+        positions = []
+        for k in range(CANDIDATES):
+            at = starts[stream.lengths > k] + k
+            if len(at) and sinks[at].mean() >= _SHARE:
+                positions.append(k)
+                elsewhere[at] = False
+        self.positions = tuple(positions)
+        as_sink = Counter(stream.ids[elsewhere & sinks].tolist())
+        occurrences = Counter(stream.ids[elsewhere].tolist())
         self.token_ids = tuple(
             sorted(
                 token
@@ -74,7 +64,6 @@ class SinkRule:
                 if occurrences[token] >= _LEAST_OCCURRENCES and count / occurrences[token] >= _SHARE
             )
         )
-        self._seen = []
 
     def mask(self, feed: Feed) -> Tensor:
         """True where a real token is dropped (batch, time)."""
@@ -93,17 +82,15 @@ class SinkRule:
             "kind": "sink_rule",
             "positions": list(self.positions),
             "token_ids": list(self.token_ids),
-            "ratio": RATIO,
             "message": (
                 "Dropped as sinks: "
                 + (f"positions {', '.join(map(str, self.positions))}" if self.positions else "")
                 + (" and " if self.positions and self.token_ids else "")
                 + (f"token ids {', '.join(map(str, self.token_ids))}" if self.token_ids else "")
                 + (
-                    f" (norm after some block over {RATIO:g} medians of the sequence)."
+                    " (the primary sink of the first sequences, and tokens along its direction)."
                     if self.positions or self.token_ids
-                    else "none; no pilot token's norm exceeded "
-                    f"{RATIO:g} medians of its sequence often enough."
+                    else "none; no token of the first positions stands out by its norm."
                 )
             ),
         }

@@ -99,12 +99,12 @@ class SpectrumProbe:
         self.options = options
         self.survey = survey
         self._sites = tuple(survey.sites)
-        self._rule = SinkRule() if options.drop_sinks else None
-        if self._rule is not None and survey.times:
+        if options.drop_sinks and (survey.times or not survey.layout.vocabulary):
             raise UsageError(
                 "--drop-sinks tells sinks by their position and token id, and what is fed here has "
                 "no token ids; leave it out."
             )
+        self._rule = SinkRule(survey) if options.drop_sinks else None
         self._n = len(survey.lengths)
         self._groups, self._why_fewer = choose_groups(options, survey)
         drawn: dict[int | None, _Drawn] = {}
@@ -136,7 +136,7 @@ class SpectrumProbe:
     def pilot(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Shows the pilot batch to the sink rule."""
         if self._rule is not None:
-            self._rule.watch(activations, feed)
+            self._rule.watch(site, activations, feed)
 
     def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Adds one site's activations (batch, time, d) to its statistics."""

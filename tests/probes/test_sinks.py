@@ -279,3 +279,39 @@ def test_the_tokens_of_findings_have_their_text() -> None:
     primary = next(f for f in run.findings if f["kind"] == "primary")
     expected = [tiny_tokenizer().decode([i]) for i in primary["token_ids"]]
     assert primary["tokens_text"] == expected
+
+
+def test_what_rank_drops_is_what_sinks_finds() -> None:
+    """A planted model: token 5 begins every document, token 9 goes the same way."""
+    from geoprobe.probes.spectral import SpectrumOptions
+    from geoprobe.probes.spectrum import plan as spectrum
+
+    model = tiny_model("llama")
+    with torch.no_grad():
+        embedding = model.model.embed_tokens.weight
+        embedding[5] *= 400
+        embedding[9] = embedding[5] * 0.5
+    draw = np.random.default_rng(2)
+    others = list(range(10, 64))
+    ids = [[5, *draw.choice(others, 6).tolist(), 9, *draw.choice(others, 4)] for _ in range(24)]
+    layout = find_layout(model)
+    outcome = measure_model(
+        Loaded(model, layout, in_place=False),
+        Capture(model, layout),
+        Corpus.from_ids(ids, pad_id=1, source="test"),
+        [
+            plan(SinksOptions(levels_only=True)),
+            spectrum(SpectrumOptions(tokens=("all",), drop_sinks=True)),
+        ],
+        batch_size=24,
+        seed=0,
+        memory=1 << 30,
+    )
+    rule = next(f for f in outcome.findings if f["kind"] == "sink_rule")
+    levels = [f for f in outcome.findings if f["kind"] == "level"]
+    assert {t for level in levels for t in level["token_ids"]} == {9}
+    assert rule["positions"] == [0, 7]
+    dropped = next(
+        r for r in outcome.readings if r.measure == "rankme" and r.keys["sinks"] == "out"
+    )
+    assert dropped.n == 24 * 10

@@ -207,7 +207,9 @@ def test_the_corrected_rankme_is_twice_the_whole_less_the_halves() -> None:
 
 def test_no_rows_at_all_is_a_reason_and_no_crash() -> None:
     """Every last token is a sink, and --drop-sinks leaves none."""
-    model, texts = tiny_model("llama"), [[*d, 5] for d in documents(24)]
+    model = tiny_model("llama")
+    texts = np.random.default_rng(1).integers(6, VOCABULARY, (24, 4)).tolist()
+    texts = [[*ids, 5] for ids in texts]
     with torch.no_grad():
         model.model.embed_tokens.weight[5] *= 400
     found = survey(model, texts, batch_size=24, tokens=("last",), drop_sinks=True)
