@@ -46,10 +46,9 @@ def statistics_device(device: torch.device, needed: int) -> torch.device:
         device: Where the model runs.
         needed: Bytes of the statistics.
     """
-    cpu = torch.device("cpu")
-    if device.type not in ("cpu", "cuda"):  # no float64 there (MPS)
-        return cpu
-    return device if 2 * needed <= free_memory(device) else cpu
+    # Others than CUDA are the processor itself, or have no float64 (MPS).
+    fits = device.type == "cuda" and 2 * needed <= free_memory(device)
+    return device if fits else torch.device("cpu")
 
 
 def batch_size_for(tokens: int, item_bytes: int, free: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +23,10 @@ from geoprobe.models.factory import build, describe
 from geoprobe.models.hub import absent_of
 from geoprobe.models.layout import find_layout
 from geoprobe.models.pretrained import empty_model, quiet_transformers
-from geoprobe.placement import batch_size_for, free_memory, statistics_device
+from geoprobe.placement import batch_size_for, free_memory
 from geoprobe.probes.base import Cost, Plan, Survey
 from geoprobe.statistics.memory import give_back
-from geoprobe.survey import check_length
+from geoprobe.survey import check_length, place_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,9 +145,8 @@ def estimate(
         times = Capture(model, layout).times(one, chosen)
     longest = int(lengths.max()) * max(times.values(), default=1)
     survey = Survey(layout, chosen, lengths, 0, memory, dtype, device, device, times)
+    survey = place_statistics(survey, plans)
     costs = [cost for plan in plans for cost in plan.cost(survey)]
-    needed = sum(cost.memory for cost in costs)
-    survey = replace(survey, statistics_on=statistics_device(device, needed))
     with quiet_transformers():
         if batch is None:
             _, taken = forward_flops(model, layout, 1, longest, image)

@@ -90,8 +90,7 @@ def measure_model(
     survey = Survey(
         loaded.layout, chosen, corpus.lengths, seed, memory, dtype, device, device, times
     )
-    needed = sum(cost.memory for plan in plans for cost in plan.cost(survey))
-    survey = replace(survey, statistics_on=statistics_device(device, needed))
+    survey = place_statistics(survey, plans)
     probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
     watchers: dict[str, list[Probe]] = {}
     for probe in probes:
@@ -125,6 +124,12 @@ def measure_model(
     if (decode := getattr(corpus, "decode", None)) is not None:
         outcome.findings = [_with_tokens(finding, decode) for finding in outcome.findings]
     return outcome
+
+
+def place_statistics(survey: Survey, plans: Sequence[Plan]) -> Survey:
+    """The same with the statistics of these plans where they fit."""
+    needed = sum(cost.memory for plan in plans for cost in plan.cost(survey))
+    return replace(survey, statistics_on=statistics_device(survey.device, needed))
 
 
 def _with_tokens(finding: dict[str, Any], decode: Callable[[int], str]) -> dict[str, Any]:

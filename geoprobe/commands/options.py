@@ -304,8 +304,12 @@ _AS_THEY_ARE = (
 )
 
 
-_LISTS = {"tokens": "tokens", "convention": "conventions", "skip": "skip"}
-_LISTS |= {"probe_text": "probe_text"}
+_LISTS = {
+    "tokens": "tokens",
+    "convention": "conventions",
+    "skip": "skip",
+    "probe_text": "probe_text",
+}
 """Parameters that are comma-separated lists, and the options that they are."""
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
 
 
+ROUNDING = 1e-13
+"""A standard error below this share of the value is what rounding makes of no variation at all."""
+
+
 class Undefined(GeoprobeError, ValueError):  # noqa: N818  a state of the data, not a fault
     """A measure has no value on this input.
 
@@ -64,6 +68,19 @@ def jackknife(full: float | None, replicates: Sequence[float] | Array) -> Standa
     mean = math.fsum(known) / groups
     spread = math.fsum((value - mean) ** 2 for value in known)
     return StandardError(math.sqrt((groups - 1) / groups * spread))
+
+
+def standard_error(full: float, replicates: Sequence[float] | Array) -> StandardError:
+    """The jackknife standard error of a value that varies; None where only rounding does.
+
+    Args:
+        full: Value on all groups.
+        replicates: Shape (G,), the value with group g left out.
+    """
+    error = jackknife(full, replicates)
+    if error.value is not None and error.value <= ROUNDING * abs(full):
+        return StandardError(None, "the groups do not vary")
+    return error
 
 
 def bias_corrected(full: float, half: float) -> float:

@@ -67,7 +67,7 @@ class Attention:
 
     def __init__(self, capture: Capture) -> None:
         layout = capture.layout
-        if "attention.0" not in layout.taps and not _has_attention(capture):
+        if "attention.0" not in layout.taps:
             reason = layout.missing.get("attention", "it has no attention")
             raise UsageError(f"Attention is needed, but {reason}.")
         self._capture = capture
@@ -161,10 +161,6 @@ class Attention:
                     f"The attention of layer {layer} of {family!r} models does not come by where "
                     "it is read; sink scores would be of something else."
                 )
-
-
-def _has_attention(capture: Capture) -> bool:
-    return any("attention" in type(m).__name__.lower() for m in capture.backbone.modules())
 
 
 def _calls_the_interface(backbone: nn.Module) -> bool:

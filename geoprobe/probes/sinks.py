@@ -16,10 +16,9 @@ import numpy as np
 from geoprobe import measures
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.measures import sinks as rules
-from geoprobe.measures.estimate import Undefined, jackknife
+from geoprobe.measures.estimate import Undefined, standard_error
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
 from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream
-from geoprobe.probes.spectral import ROUNDING
 from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
 
@@ -100,16 +99,8 @@ def _check(layout: Layout) -> None:
 def _cost(options: SinksOptions, survey: Survey) -> list[Cost]:
     tokens, depth = int(survey.lengths.sum()), survey.layout.depth
     watching = 2.0 * tokens * depth * survey.layout.width * (CANDIDATES + 2)
-    passes = (1 if "natural" in options.probe_text else 0) + len(
-        set(options.probe_text) - {"natural"}
-    )
-    return [
-        Cost(
-            memory=tokens * depth * 5,
-            watching=watching,
-            passes=0 if options.levels_only else 2 * passes,
-        )
-    ]
+    passes = 0 if options.levels_only else 2 * len(set(options.probe_text))
+    return [Cost(memory=tokens * depth * 5, watching=watching, passes=passes)]
 
 
 @dataclass
@@ -305,8 +296,6 @@ def reading(
         for g in np.unique(groups)
         if (kept := groups != g).any()
     ]
-    stderr, reason = jackknife(value, left_out)
-    if stderr is not None and stderr <= ROUNDING * abs(value):
-        stderr, reason = None, "the groups do not vary"
+    stderr, reason = standard_error(value, left_out)
     reason = "" if stderr is not None else f"no standard error: {reason}"
     return Reading("", NAME, name, site, keys, value, stderr, len(values), reason=reason)

@@ -11,7 +11,7 @@ import numpy as np
 
 from geoprobe import measures
 from geoprobe.errors import UsageError
-from geoprobe.measures.estimate import Undefined, jackknife
+from geoprobe.measures.estimate import Undefined, standard_error
 from geoprobe.probes.base import Outcome
 from geoprobe.runs.reading import Key, Reading
 from geoprobe.statistics import GROUPS
@@ -30,9 +30,6 @@ Tokens = Literal["last", "first", "mean", "all"]
 TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 MEASURES = tuple(name for name, card in measures.cards().items() if card.section == NAME)
 CONVENTIONS = ("exact", "li2025", "garrido2023", "reptrix0.1", "stringer")
-
-ROUNDING = 1e-13
-"""A standard error below this share of the value is what rounding makes of no variation at all."""
 
 HEADLESS_K = 10
 """Directions that rankme_headless drops."""
@@ -354,10 +351,8 @@ class Readings:
             value, reason = None, theta.reason
         else:
             value, reason = theta, ""
-            error = jackknife(value, list(values))
+            error = standard_error(value, list(values))
             stderr = error.value
-            if stderr is not None and stderr <= ROUNDING * abs(value):
-                stderr, why_no_error = None, "the groups do not vary"
             if stderr is None:
                 reason = f"no standard error: {why_no_error or error.reason}"
         self._replicates.append(values)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geoprobe.reports import words
-from geoprobe.reports.sinks import sink_tables, summary
+from geoprobe.reports.sinks import SinkTable, sink_tables, summary
 from geoprobe.reports.subject import Subject, thinned
 
 if TYPE_CHECKING:
@@ -45,10 +45,8 @@ def render(run: Run, console: Console) -> None:
     out.heading(name)
     out.paragraph(summary(subject, name))
     for table in sink_tables(run):
-        content = _Content(table.title, table.heads, table.left)
-        content.rows = [list(row) for row in table.rows]
         if table.rows:
-            out.table(content)
+            out.table(table)
         if table.note:
             out.note(table.note)
     if subject.measures:
@@ -124,7 +122,7 @@ class _Printer:
         widths = self._widths(content)
         return sum(widths) + len(widths) - 1 <= self.width
 
-    def table(self, content: _Content) -> None:
+    def table(self, content: _Content | SinkTable) -> None:
         widths = self._widths(content)
         gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= self.width else 1
         table = Table(
@@ -146,7 +144,7 @@ class _Printer:
         self._console.print(self.text(content.title, "bold"))
         self._console.print(table)
 
-    def _widths(self, content: _Content) -> list[int]:
+    def _widths(self, content: _Content | SinkTable) -> list[int]:
         lines = [content.heads, *content.rows]
         return [
             max(self.text(cell).cell_len for cell in column) for column in zip(*lines, strict=True)

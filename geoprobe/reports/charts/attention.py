@@ -16,7 +16,7 @@ _PRIMARY, _OTHERS = "#D55E00", "#0072B2"
 
 
 def attention_sinks(subject: Subject, frames: Mapping[str, pl.DataFrame]) -> Section | None:
-    """The section, of one run; several runs lie side by side in their levels and scores alone."""
+    """The section of one run; none where several are laid side by side."""
     if not frames["sink_norms"].height or subject.several:
         return None
     places = subject.places()
@@ -33,41 +33,37 @@ def attention_sinks(subject: Subject, frames: Mapping[str, pl.DataFrame]) -> Sec
     return Section("attention-sinks", "Attention sinks", charts, controls)
 
 
-def _heat(title: str) -> alt.Color:
-    return alt.Color(
-        f"{title}:Q",
+def _by_layer(data: str, x: alt.X, share: str, depth: int, tips: list[alt.Tooltip]) -> Any:
+    """A map of shares of attention, the layers from bottom to top."""
+    axis = alt.Axis(labelOverlap="greedy", ticks=False)
+    colour = alt.Color(
+        f"{share}:Q",
         title=None,
         scale=alt.Scale(scheme="viridis", domain=[0, 1]),
         legend=alt.Legend(gradientLength=160, tickCount=5),
     )
-
-
-def _layer_y(depth: int) -> tuple[alt.Y, int]:
-    axis = alt.Axis(labelOverlap="greedy", ticks=False)
-    height = max(90, min(22, max(11, 420 // max(1, depth))) * depth)
-    return alt.Y("layer:O", sort="descending", title="layer", axis=axis), height
+    y = alt.Y("layer:O", sort="descending", title="layer", axis=axis)
+    return (
+        alt.Chart(alt.NamedData(data))
+        .mark_rect()
+        .encode(x=x, y=y, color=colour, tooltip=tips)
+        .properties(
+            width="container",
+            height=max(90, min(22, max(11, 420 // max(1, depth))) * depth),
+        )
+    )
 
 
 def _scores(frames: Mapping[str, pl.DataFrame], first: str, texts: list[str]) -> Chart:
-    scores = frames["sink_scores"]
-    y, height = _layer_y(scores["layer"].n_unique())
-    chart = (
-        alt.Chart(alt.NamedData("scores"))
-        .mark_rect()
-        .encode(
-            x=alt.X("head:O", title="head", axis=alt.Axis(ticks=False, labelAngle=0)),
-            y=y,
-            color=_heat("value"),
-            tooltip=[
-                alt.Tooltip("layer:O", title="layer"),
-                alt.Tooltip("head:O", title="head"),
-                alt.Tooltip("position:O", title="position"),
-                alt.Tooltip("value:Q", title="sink score", format=".4f"),
-                alt.Tooltip("stderr:Q", title="standard error", format=".2~g"),
-            ],
-        )
-        .properties(width="container", height=height)
-    )
+    x = alt.X("head:O", title="head", axis=alt.Axis(ticks=False, labelAngle=0))
+    tips = [
+        alt.Tooltip("layer:O", title="layer"),
+        alt.Tooltip("head:O", title="head"),
+        alt.Tooltip("position:O", title="position"),
+        alt.Tooltip("value:Q", title="sink score", format=".4f"),
+        alt.Tooltip("stderr:Q", title="standard error", format=".2~g"),
+    ]
+    chart = _by_layer("scores", x, "value", frames["sink_scores"]["layer"].n_unique(), tips)
     return Chart(
         "sink-scores",
         "Sink score by layer and head",
@@ -178,28 +174,20 @@ def _levels(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
 
 
 def _strip(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
-    y, height = _layer_y(frames["sink_strip"]["layer"].n_unique())
-    length = frames["sink_strip"]["place"].n_unique()
-    chart = (
-        alt.Chart(alt.NamedData("strip"))
-        .mark_rect()
-        .encode(
-            x=alt.X(
-                "place:O",
-                title="position in the first sequence",
-                axis=alt.Axis(values=list(range(0, length, 4)), ticks=False, labelAngle=0),
-            ),
-            y=y,
-            color=_heat("mass"),
-            tooltip=[
-                alt.Tooltip("token:N", title="token"),
-                alt.Tooltip("place:O", title="position"),
-                alt.Tooltip("layer:O", title="layer"),
-                alt.Tooltip("mass:Q", title="attention to sinks", format=".3f"),
-            ],
-        )
-        .properties(width="container", height=height)
+    strip = frames["sink_strip"]
+    labelled = list(range(0, strip["place"].n_unique(), 4))
+    x = alt.X(
+        "place:O",
+        title="position in the first sequence",
+        axis=alt.Axis(values=labelled, ticks=False, labelAngle=0),
     )
+    tips = [
+        alt.Tooltip("token:N", title="token"),
+        alt.Tooltip("place:O", title="position"),
+        alt.Tooltip("layer:O", title="layer"),
+        alt.Tooltip("mass:Q", title="attention to sinks", format=".3f"),
+    ]
+    chart = _by_layer("strip", x, "mass", strip["layer"].n_unique(), tips)
     return Chart(
         "sink-strip",
         "Attention to sinks, token by token",
