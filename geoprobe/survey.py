@@ -74,7 +74,8 @@ def measure_model(
         memory: Bytes that statistics may take.
         layers: Blocks to watch, as `--layers` has them.
         sites: Sites to watch, as `--sites` has them.
-        tick: Called after each batch with batches done, batches in all, tokens fed.
+        tick: Called after each batch of each pass with the batches of the pass that are done, how
+            many it has, and the tokens fed so far.
 
     Raises:
         UsageError: This model does not have what the options ask for.
@@ -97,14 +98,18 @@ def measure_model(
         for site in probe.sites():
             watchers.setdefault(site, []).append(probe)
     _pilot(capture, corpus, probes, batch_size)
-    total = -(-len(corpus) // batch_size)
     tokens = 0
     each = max(times.values(), default=1)
 
     def batches(fed: Inputs = corpus) -> Iterator[Feed]:
-        return feeds(fed, batch_size, device, reads, dtype)
+        nonlocal tokens
+        total = -(-len(fed) // batch_size)
+        for done, batch in enumerate(feeds(fed, batch_size, device, reads, dtype)):
+            yield batch
+            tokens += int(batch.lengths.sum()) * each
+            tick(done + 1, total, tokens)
 
-    for done, batch in enumerate(batches() if watchers else ()):
+    for batch in batches() if watchers else ():
 
         def observe(site: str, activations: Any, batch: Feed = batch) -> None:
             for probe in watchers[site]:
@@ -112,8 +117,6 @@ def measure_model(
 
         capture.run(batch.inputs, watchers, observe)
         give_back()
-        tokens += int(batch.lengths.sum()) * each
-        tick(done + 1, total, tokens)
     outcome = Outcome(findings=[warning] if warning else [])
     for probe in probes:
         outcome.add(probe.finish())

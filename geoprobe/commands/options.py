@@ -297,13 +297,6 @@ def numbers(option: str, text: str | None) -> tuple[int, ...]:
 
 
 _WHICH = ("pattern", "every", "log_spaced", "last", "revisions", "base")
-_AS_THEY_ARE = (
-    *("drop_sinks", "field", "sequences", "length", "tokenizer", "batch_size", "layers", "sites"),
-    *("device", "device_map", "dtype", "seed", "trust_remote_code", "evict", "factory"),
-    *("eps", "levels_only"),
-)
-
-
 _LISTS = {
     "tokens": "tokens",
     "convention": "conventions",
@@ -311,6 +304,11 @@ _LISTS = {
     "probe_text": "probe_text",
 }
 """Parameters that are comma-separated lists, and the options that they are."""
+_OTHERWISE = (
+    *("series", "text", "images", "data", "ablate", "probes", "accelerator"),
+    *("out", "fresh", "json", "quiet", *_WHICH, *_LISTS),
+)
+"""Parameters that are not handed on as they are."""
 
 
 def which(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +328,11 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
         "select": which(given),
         "text": file_names(given["text"]) if given["text"] else None,
         # What was not asked for is left to the default, if a probe has such an option at all.
-        **{n: v for n in _AS_THEY_ARE if (v := given.get(n)) is not None and v is not False},
+        **{
+            name: value
+            for name, value in given.items()
+            if name not in _OTHERWISE and value is not None and value is not False
+        },
     }
     for name in ("images", "data"):
         if given.get(name) is not None:

@@ -35,7 +35,16 @@ def sinks(
         bool,
         typer.Option(
             "--levels-only",
-            help="Stages, levels and massive activations alone, which ask no attention.",
+            help="Stages, levels and massive activations alone: one pass, and no attention.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = False,
+    causal: Annotated[
+        bool,
+        typer.Option(
+            "--causal",
+            help="Also take the sinks' direction from the MLPs that write it, and say how sink "
+            "scores and the next-token loss change (about ten more passes).",
             rich_help_panel=_MEASURE,
         ),
     ] = False,
@@ -62,7 +71,7 @@ def sinks(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Where attention rests: sink scores and masses, massive activations, stages and levels.
+    """Where attention rests: sink scores and masses, massive activations, stages, levels, causes.
 
     --length is T of the sink scores, which fall with it; published rates are for 64.
     """

@@ -14,6 +14,8 @@ from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.registry import ONLY_EXACT, measure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 else:
@@ -267,6 +269,34 @@ def span(primary: ArrayLike) -> tuple[int, int]:
     after = difference[start:]
     end = int(after.argmin()) + start + 1 if len(after) else len(difference) + 1
     return start, end
+
+
+def spans(primary: ArrayLike, found: Sequence[Stage]) -> list[tuple[int, int]]:
+    """Where secondary sinks are sought: one span for every stage of the primary.
+
+    The authors' rule gives one span, that of the steepest rise. A model may have more stages than
+    that one: in each stage that the authors' span does not meet the same rule is applied to the
+    norms from the block before it to the block behind it.
+
+    Args:
+        primary: Mean norm of the primary after each block (L,).
+        found: Its stages, in order of depth.
+
+    Returns:
+        Spans in order of depth, that do not overlap; none where the authors' span meets no stage
+        and there are none.
+    """
+    norm = np.asarray(primary, dtype=np.float64)
+    first, last = span(norm)
+    met = [stage for stage in found if stage.start < last and first < stage.end]
+    kept = [(first, last)] if met else []
+    for stage in found:
+        if stage not in met:
+            # Before the first block there is the embedding, whose norm is small.
+            before = norm[stage.start - 1] if stage.start else 0.0
+            start, end = span([before, *norm[stage.start : stage.end + 1]])
+            kept.append((stage.start - 1 + start, min(stage.start - 1 + end, stage.end)))
+    return sorted(kept)
 
 
 def levels(aligned: ArrayLike, first: int, last: int) -> Levels:

@@ -18,13 +18,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from geoprobe.errors import UsageError
-from geoprobe.models.capture import module_by_module
 from geoprobe.models.examples import example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from geoprobe.models.capture import Capture
+    from geoprobe.models.capture import Capture, Edit
 
 Seen = Callable[[int, "Tensor"], None]
 """Told a layer and its mass (batch, heads, queries, columns)."""
@@ -80,16 +79,23 @@ class Attention:
         self.whole = not _calls_the_interface(capture.backbone)
         self._check()
 
-    def run(self, inputs: Mapping[str, Tensor], columns: Tensor, seen: Seen) -> Tensor:
+    def run(
+        self,
+        inputs: Mapping[str, Tensor],
+        columns: Tensor,
+        seen: Seen,
+        edits: Mapping[str, Edit] | None = None,
+    ) -> Tensor:
         """One pass.
 
         Args:
             inputs: Arguments of the backbone.
             columns: What each key counts for (batch, keys, n), n columns at once; 0 or 1 for sets.
             seen: Told each layer's mass: the attention of every query (batch, heads, queries, n).
+            edits: Site name to a function giving the activations to go on with.
 
         Returns:
-            The last hidden state (batch, time, d).
+            The activations of the last site (batch, time, d).
 
         Raises:
             UsageError: Sequences are too long for a family whose attention is whole.
@@ -100,23 +106,25 @@ class Attention:
                 f"--length {length}: the attention code of {self._capture.layout.family} models "
                 f"builds whole maps, which is done up to {LONGEST_WHOLE} tokens; give less."
             )
+        edits = edits or {}
+        self._capture.expect(edits, inputs)  # not while attention is watched
         if self.whole:
-            return self._read_softmax(inputs, columns, seen)
+            return self._read_softmax(inputs, columns, seen, edits)
         _register()
         _watches.append(_Watch(columns, self._layer_of, seen))
         try:
             with _attending_by(self._capture.model, _NAME):
-                return self._pass(inputs)
+                return self._capture.hidden(inputs, edits)
         finally:
             _watches.pop()
 
-    def _pass(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        capture = self._capture
-        with module_by_module(), torch.inference_mode():
-            found: Tensor = capture.backbone(**inputs, **capture.options).last_hidden_state
-        return found
-
-    def _read_softmax(self, inputs: Mapping[str, Tensor], columns: Tensor, seen: Seen) -> Tensor:
+    def _read_softmax(
+        self,
+        inputs: Mapping[str, Tensor],
+        columns: Tensor,
+        seen: Seen,
+        edits: Mapping[str, Edit],
+    ) -> Tensor:
         mode = _Softmax(columns, seen)
         handles = []
         for layer, block in enumerate(self._blocks):
@@ -126,7 +134,7 @@ class Attention:
             ]
         try:
             with _attending_by(self._capture.model, "eager"), mode:
-                return self._pass(inputs)
+                return self._capture.hidden(inputs, edits)
         finally:
             for handle in handles:
                 handle.remove()
@@ -142,7 +150,7 @@ class Attention:
         if name is not None:
             row[name][1, _TIME // 2 :] = 0
             kept = row[name].bool()
-        plain = self._pass(row)
+        plain = capture.hidden(row, {})
         rows: dict[int, Tensor] = {}
         keys = plain.shape[1]
         ones = torch.ones(2, keys, 1, device=capture.device, dtype=capture.dtype)

@@ -178,6 +178,10 @@ class Capture:
         self.run(inputs, [last], lambda _, x: found.append(x), edits)
         return found[0].to(self.device)
 
+    def expect(self, sites: Iterable[str], inputs: Mapping[str, Tensor]) -> None:
+        """Learns when these sites come by and the last one, so that later passes are one pass."""
+        self._in_order({*sites, self.layout.sites[-1]}, inputs)
+
     def after(self, last: Tensor) -> Tensor:
         """The model's last hidden state, made of the activations of the last site."""
         if self.layout.after is None:

@@ -16,15 +16,20 @@ class Mlp:
     """Module paths of a family's MLP, relative to a block.
 
     Attributes:
-        up: The projection into the neurons; `mlp.up` is its output.
+        up: The projection into the neurons; `mlp.in` is its input, `mlp.up` its output.
         down: The projection back; `neurons` is its input and `mlp.out` its output.
         gate: The projection whose activation multiplies `up`; None without a gate. Where it is the
             same module as `up`, the gate is its first half.
+        act: The activation of the gate; `mlp.act` is its output. None without a gate.
+        norm: What its output passes before it is added to the residual stream, relative to the
+            block; `mlp.add` is what is added then. None where that is the output itself.
     """
 
     up: str
     down: str
     gate: str | None = None
+    act: str | None = None
+    norm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,14 @@ class Family:
     any_image_size: bool = False
 
 
-_GATED = Mlp(up="mlp.up_proj", gate="mlp.gate_proj", down="mlp.down_proj")
-_FUSED = Mlp(up="mlp.gate_up_proj", gate="mlp.gate_up_proj", down="mlp.down_proj")
+_GATED = Mlp(up="mlp.up_proj", gate="mlp.gate_proj", down="mlp.down_proj", act="mlp.act_fn")
+_NORMED = replace(_GATED, norm="post_feedforward_layernorm")
+_FUSED = Mlp(
+    up="mlp.gate_up_proj",
+    gate="mlp.gate_up_proj",
+    down="mlp.down_proj",
+    act="mlp.activation_fn",
+)
 _4H = Mlp(up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")
 _LLAMA = Family(backbone="model", blocks="layers", final="norm", mlp=_GATED)
 _MOE = replace(_LLAMA, mlp=Experts("mlp"))
@@ -120,6 +131,7 @@ _DINOV2 = Family(
         up="mlp.up_proj|mlp.fc1",
         gate="mlp.gate_proj",
         down="mlp.down_proj|mlp.fc2",
+        act="mlp.act_fn|mlp.activation_fn",
     ),
     head=None,
     loads_as="AutoModel",
@@ -135,13 +147,13 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "gemma": _LLAMA,
-    "gemma2": _LLAMA,
-    "gemma3_text": _LLAMA,
-    "gemma3": replace(_LLAMA, backbone="model.language_model|language_model"),
+    "gemma2": replace(_LLAMA, mlp=_NORMED),
+    "gemma3_text": replace(_LLAMA, mlp=_NORMED),
+    "gemma3": replace(_LLAMA, backbone="model.language_model|language_model", mlp=_NORMED),
     "phi3": replace(_LLAMA, mlp=_FUSED),
     "olmo": _LLAMA,
-    "olmo2": _LLAMA,
-    "olmo3": _LLAMA,
+    "olmo2": replace(_LLAMA, mlp=_NORMED),
+    "olmo3": replace(_LLAMA, mlp=_NORMED),
     "stablelm": _LLAMA,
     "granite": _LLAMA,
     "mixtral": _MOE,
@@ -196,7 +208,7 @@ FAMILIES: Mapping[str, Family] = {
         blocks="layers",
         final="final_norm",
         attention="attn.Wo",
-        mlp=Mlp(up="mlp.Wi", gate="mlp.Wi", down="mlp.Wo"),
+        mlp=Mlp(up="mlp.Wi", gate="mlp.Wi", down="mlp.Wo", act="mlp.act"),
         head=None,
         loads_as="AutoModel",
         bidirectional=True,
@@ -210,6 +222,7 @@ FAMILIES: Mapping[str, Family] = {
             up="layer.1.DenseReluDense.wi_1|layer.1.DenseReluDense.wi",
             gate="layer.1.DenseReluDense.wi_0",
             down="layer.1.DenseReluDense.wo",
+            act="layer.1.DenseReluDense.act",
         ),
         head=None,
         loads_as="T5EncoderModel",

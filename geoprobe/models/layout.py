@@ -2,8 +2,10 @@
 
 A site has the same name in every family: `embed` (the input of block 0), `block.3` (the residual
 stream after block 3), `final` (after the final norm), `attention.3` and `mlp.out.3` (what attention
-and MLP give, before any norm and the sum), `mlp.gate.3` and `mlp.up.3` (before the activation),
-`neurons.3` (the input of the MLP's down-projection), `logits`.
+and MLP give, before any norm and the sum), `mlp.in.3` (what the MLP is given), `mlp.gate.3` and
+`mlp.up.3` (before the activation), `mlp.act.3` (the gate's activation), `neurons.3` (the input of
+the MLP's down-projection), `mlp.add.3` (`mlp.out.3` behind its norm, in families that have one),
+`logits`.
 """
 
 from __future__ import annotations
@@ -25,13 +27,18 @@ RESIDUAL, INSIDE = (
     ("embed", "block", "final"),
     (
         "attention",
+        "mlp.in",
         "mlp.gate",
+        "mlp.act",
         "mlp.up",
         "neurons",
         "mlp.out",
+        "mlp.add",
     ),
 )
 """Kinds of sites: the residual stream, measured by default, and what blocks do in between."""
+
+_NO_GATE = "its MLP has no gate"
 
 
 @dataclass(frozen=True)
@@ -273,21 +280,28 @@ def _inside(
     tap("attention", row.attention, "output", "its blocks have no attention")
     if isinstance(row.mlp, Mlp):
         mlp = row.mlp
-        tap("mlp.gate", mlp.gate, "output", "its MLP has no gate")
+        tap("mlp.in", mlp.up, "input", "its blocks have no MLP")
+        tap("mlp.gate", mlp.gate, "output", _NO_GATE)
+        tap("mlp.act", mlp.act if f"mlp.gate.{i}" in taps else None, "output", _NO_GATE)
         tap("mlp.up", mlp.up, "output", "its blocks have no MLP")
         if mlp.gate == mlp.up and f"mlp.up.{i}" in taps:
             for half, kind in enumerate(("mlp.gate", "mlp.up")):
                 taps[f"{kind}.{i}"] = replace(taps[f"{kind}.{i}"], half=half)
         tap("neurons", mlp.down, "input", "its blocks have no MLP")
+        if f"mlp.act.{i}" in taps:  # as wide as the neurons that it makes
+            taps[f"mlp.act.{i}"] = replace(taps[f"mlp.act.{i}"], width=taps[f"neurons.{i}"].width)
         tap("mlp.out", mlp.down, "output", "its blocks have no MLP")
+        tap("mlp.add", mlp.norm, "output", "mlp.out is what is added")
     elif isinstance(row.mlp, Experts):
-        for kind in ("mlp.gate", "mlp.up", "neurons"):
+        for kind in ("mlp.gate", "mlp.act", "mlp.up", "neurons"):
             missing.setdefault(
                 kind,
                 "its MLP is a mixture of experts, whose neurons differ from token to token; "
                 "attention and mlp.out are there",
             )
+        tap("mlp.in", row.mlp.out, "input", "its blocks have no MLP")
         tap("mlp.out", row.mlp.out, "output", "its blocks have no MLP")
+        tap("mlp.add", None, "output", "mlp.out is what is added")
     else:
         for kind in INSIDE[1:]:
             missing.setdefault(kind, "its blocks have no MLP")

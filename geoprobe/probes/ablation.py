@@ -16,6 +16,7 @@ import torch
 from geoprobe.errors import UsageError
 from geoprobe.measures.estimate import jackknife
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Subject, Survey
+from geoprobe.probes.next_tokens import predictions, score
 from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
 from geoprobe.statistics.moments import GroupedMoments
@@ -23,13 +24,9 @@ from geoprobe.statistics.moments import GroupedMoments
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geoprobe.models.capture import Capture
     from geoprobe.models.layout import Layout
 
 NAME = "ablation"
-
-_ROWS = 1024
-"""Tokens whose logits are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +110,12 @@ class AblationStudy:
         counts = np.zeros(GROUPS)
         for feed, hidden in _hidden(subject):
             for group in np.unique(feed.index % GROUPS):
-                members = torch.from_numpy(np.flatnonzero(feed.index % GROUPS == group))
-                states, targets = _predictions(hidden[members], feed, members)
-                counts[group] += len(targets)
-                for start in range(0, len(targets), _ROWS):
-                    rows = states[start : start + _ROWS]
-                    labels = targets[start : start + _ROWS]
+                members = np.flatnonzero(feed.index % GROUPS == group)
+                for states, targets in predictions(hidden, feed, members):
+                    counts[group] += len(targets)
                     for i, (mode, k) in enumerate(variants):
-                        loss, hit = _score(
-                            subject.capture, _edited(rows, mean, vectors[:, :k], mode), labels
-                        )
+                        edited = _edited(states, mean, vectors[:, :k], mode)
+                        loss, hit = score(subject.capture, edited, targets)
                         losses[i, group] += loss
                         hits[i, group] += hit
         if not counts.sum():
@@ -161,26 +154,12 @@ def _directions(subject: Subject, k: int) -> tuple[Tensor, Tensor]:
     return mean.to(device), torch.from_numpy(top).float().to(device)
 
 
-def _predictions(hidden: Tensor, feed: Feed, members: Tensor) -> tuple[Tensor, Tensor]:
-    """States (m, d) that predict a real next token, and those tokens (m,)."""
-    real = feed.mask[members].bool()
-    ids = feed.input_ids[members]
-    return hidden[:, :-1][real[:, 1:]], ids[:, 1:][real[:, 1:]]
-
-
 def _edited(states: Tensor, mean: Tensor, vectors: Tensor, mode: str) -> Tensor:
     if mode == "none":
         return states
     exact = states.float()  # half precision would move the directions
     along = ((exact - mean) @ vectors) @ vectors.T
     return exact - along if mode == "removed" else mean + along
-
-
-def _score(capture: Capture, states: Tensor, targets: Tensor) -> tuple[float, int]:
-    """Summed loss in nats, and right answers."""
-    logits = capture.logits(states).float()
-    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    return float(loss.double().sum()), int((logits.argmax(-1) == targets).sum())
 
 
 def _reading(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,16 @@ import torch
 
 from geoprobe import measures
 from geoprobe.data.corpus import Corpus
-from geoprobe.errors import UsageError
 from geoprobe.measures import sinks as rules
-from geoprobe.models.attention import Attention
 from geoprobe.probes.base import Feed, Outcome, Subject
-from geoprobe.probes.sinks import NAME, SinksOptions, SinksProbe, reading
-from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream
+from geoprobe.probes.sinks import NAME, SinksOptions, reading
+from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream, attended
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from geoprobe.models.attention import Attention
     from geoprobe.runs.reading import Key
 
 _SETS = ("first", "primary", "all")
@@ -36,57 +35,40 @@ _FREQUENT = 5
 """Tokens of a level that are named."""
 
 
-class SinkScores:
-    """Asks the attention of a model what the probe's sinks get.
+def scores(
+    attends: Attention | None, subject: Subject, options: SinksOptions, found: Found, stream: Stream
+) -> Outcome:
+    """What the sinks of one checkpoint get, and its levels.
 
     Args:
+        attends: Attention of the model; None to ask none.
+        subject: The model and the corpus.
         options: What to measure.
-
-    Attributes:
-        probe: The probe of the pass that was just made.
+        found: The sinks of the corpus.
+        stream: What they were found in.
     """
+    outcome = Outcome()
+    of_levels: Mapping[tuple[int, int], list[float]] = {}
+    if attends is not None:
+        for text in options.probe_text:
+            taken = _Taken(attends, text, found, stream)
+            taken.take(_feeds(subject, text, stream.lengths))
+            outcome.add(taken.outcome(options.eps))
+            of_levels = of_levels or taken.level_scores
+    outcome.findings += _level_findings(found, stream, of_levels)
+    return outcome
 
-    name = NAME
 
-    def __init__(self, options: SinksOptions) -> None:
-        self.options = options
-        self.probe: SinksProbe | None = None
-
-    def run(self, subject: Subject) -> Outcome:
-        """Measures one checkpoint."""
-        assert self.probe is not None
-        found = self.probe.found
-        assert found is not None
-        outcome = Outcome()
-        scores: dict[tuple[int, int], list[float]] = {}
-        if not self.options.levels_only:
-            try:
-                attends = Attention(subject.capture)
-            except UsageError as error:
-                outcome.findings.append(
-                    {"kind": "warning", "code": "no_sink_scores", "message": str(error)}
-                )
-            else:
-                for text in self.options.probe_text:
-                    taken = _Taken(attends, text, found, self.probe.stream)
-                    taken.take(self._feeds(subject, text))
-                    outcome.add(taken.outcome(self.options.eps))
-                    scores = scores or taken.level_scores
-        outcome.findings += _level_findings(found, self.probe.stream, scores)
-        return outcome
-
-    def _feeds(self, subject: Subject, text: str) -> Iterator[Feed]:
-        """Batches of one of the texts; those that are made have as many and as long sequences."""
-        if text == "natural":
-            return subject.feeds()
-        assert self.probe is not None
-        lengths = self.probe.survey.lengths
-        vocabulary = subject.capture.layout.vocabulary
-        draw = np.random.default_rng(subject.seed)
-        longest = int(lengths.max())
-        ids = draw.integers(0, vocabulary, (len(lengths), 1 if text == "repeat" else longest))
-        ids = np.broadcast_to(ids, (len(lengths), longest))
-        return subject.feeds(Corpus.from_ids(list(ids), pad_id=0, source=text))
+def _feeds(subject: Subject, text: str, lengths: NDArray[np.int64]) -> Iterator[Feed]:
+    """Batches of one of the texts; those that are made have as many and as long sequences."""
+    if text == "natural":
+        return subject.feeds()
+    vocabulary = subject.capture.layout.vocabulary
+    draw = np.random.default_rng(subject.seed)
+    longest = int(lengths.max())
+    ids = draw.integers(0, vocabulary, (len(lengths), 1 if text == "repeat" else longest))
+    ids = np.broadcast_to(ids, (len(lengths), longest))
+    return subject.feeds(Corpus.from_ids(list(ids), pad_id=0, source=text))
 
 
 class _Taken:
@@ -110,6 +92,10 @@ class _Taken:
         self._outside: list[NDArray[np.float64]] = []
         self._index: list[NDArray[np.int64]] = []
         self.level_scores: dict[tuple[int, int], list[float]] = {}
+        self._levels_of: dict[int, list[tuple[int, int]]] = {}
+        for level, tokens in found.members().items():
+            for token in tokens.tolist():
+                self._levels_of.setdefault(token, []).append(level)
         self._strip: NDArray[np.float32] | None = None
 
     def take(self, feeds: Iterator[Feed]) -> None:
@@ -160,7 +146,7 @@ class _Taken:
     def _secondary(self, sequence: int) -> NDArray[np.int64]:
         """Positions of the secondary sinks of a sequence."""
         a, b = self._stream.offsets[sequence : sequence + 2]
-        return np.flatnonzero(self._found.l_start[a:b] >= 0)
+        return np.flatnonzero(self._found.secondary[a:b])
 
     def _sets(self, feed: Feed, time: int) -> Tensor:
         """Which keys are in each set (batch, time, sets)."""
@@ -186,12 +172,10 @@ class _Taken:
         """Adds the mean score over heads, in the blocks of its life, of each secondary sink."""
         start, length = self._stream.offsets[feed.index[row]], int(feed.lengths[row])
         for slot, position in enumerate(positions):
-            token = start + position
-            begins, lives = int(self._found.l_start[token]), int(self._found.lifetime[token])
-            # The attention of block l + 1 reads what block l gave.
-            if begins < layer <= begins + lives:
-                score = float(mass[:, int(position) : length, slot].double().mean())
-                self.level_scores.setdefault((begins, lives), []).append(score)
+            for begins, lives in self._levels_of[int(start + position)]:
+                if layer in attended(begins, lives, self._attends.depth):
+                    score = float(mass[:, int(position) : length, slot].double().mean())
+                    self.level_scores.setdefault((begins, lives), []).append(score)
 
     def _show(self, layer: int, feed: Feed, mass: Tensor) -> None:
         """Keeps what each token of the first sequence pays to its sinks, averaged over heads."""
@@ -251,19 +235,12 @@ def _rate(scores: NDArray[np.float64], eps: float) -> float:
 
 
 def _level_findings(
-    found: Found, stream: Stream, scores: dict[tuple[int, int], list[float]]
+    found: Found, stream: Stream, scores: Mapping[tuple[int, int], list[float]]
 ) -> list[dict[str, Any]]:
     """The levels, most frequent first."""
     depth = len(stream.norms)
-    tokens = np.flatnonzero(found.l_start >= 0)
-    owner = np.searchsorted(stream.offsets, tokens, side="right") - 1
-    pairs = Counter(
-        zip(found.l_start[tokens].tolist(), found.lifetime[tokens].tolist(), strict=True)
-    )
     findings = []
-    for (begins, lives), count in pairs.most_common():
-        mine = (found.l_start[tokens] == begins) & (found.lifetime[tokens] == lives)
-        at = tokens[mine]
+    for (begins, lives), at in found.members().items():
         frequent = Counter(stream.ids[at].tolist()).most_common(_FREQUENT)
         score = scores.get((begins, lives))
         findings.append(
@@ -271,8 +248,8 @@ def _level_findings(
                 "kind": "level",
                 "l_start": begins,
                 "lifetime": lives,
-                "count": count,
-                "share": len(np.unique(owner[mine])) / (len(stream.offsets) - 1),
+                "count": len(at),
+                "share": stream.having(at) / len(stream.lengths),
                 "token_ids": [token for token, _ in frequent],
                 "token_counts": [n for _, n in frequent],
                 "mean_norm": float(stream.norms[begins : begins + lives, at].mean()),

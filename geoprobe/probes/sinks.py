@@ -45,12 +45,14 @@ class SinksOptions:
         probe_text: Texts that sink scores are measured on: the corpus (`natural`), tokens drawn
             uniformly (`random`), one drawn token repeated (`repeat`); the last two without BOS.
         eps: Sink score beyond which a head counts for the sink rate.
-        levels_only: Ask no attention: no scores, rates and masses.
+        levels_only: One pass: no scores, rates, masses and formation.
+        causal: Take the sinks' component from the MLPs that write it, and measure what changes.
     """
 
     probe_text: tuple[str, ...] = ("natural",)
     eps: float = 0.3
     levels_only: bool = False
+    causal: bool = False
 
     def __post_init__(self) -> None:
         for name in self.probe_text:
@@ -58,17 +60,22 @@ class SinksOptions:
                 raise UsageError(f"--probe-text {name}: not one of {', '.join(PROBE_TEXTS)}.")
         if not 0 < self.eps < 1:
             raise UsageError(f"--eps {self.eps:g}: give a share of attention between 0 and 1.")
+        if self.causal and self.levels_only:
+            raise UsageError(
+                "--causal edits the model and looks at its attention, which --levels-only leaves "
+                "out; give one of them."
+            )
 
 
 Options = SinksOptions
 
 
 def plan(options: SinksOptions) -> Plan:
-    """The probe, and the study that asks the attention."""
-    from geoprobe.probes.sink_scores import SinkScores
+    """The probe, and the study that drives the model with what it found."""
     from geoprobe.probes.sinks_emergence import emergence_findings
+    from geoprobe.probes.sinks_study import SinksStudy
 
-    study = SinkScores(options)
+    study = SinksStudy(options)
 
     def make(survey: Survey) -> SinksProbe:
         study.probe = SinksProbe(survey)
@@ -99,8 +106,18 @@ def _check(layout: Layout) -> None:
 def _cost(options: SinksOptions, survey: Survey) -> list[Cost]:
     tokens, depth = int(survey.lengths.sum()), survey.layout.depth
     watching = 2.0 * tokens * depth * survey.layout.width * (CANDIDATES + 2)
-    passes = 0 if options.levels_only else 2 * len(set(options.probe_text))
-    return [Cost(memory=tokens * depth * 5, watching=watching, passes=passes)]
+    # Each text once with its attention, which is up to two passes' work; how sinks form; and for
+    # --causal the model as it is and, of two sinks or so, edited twice.
+    passes = 0 if options.levels_only else 2 * len(set(options.probe_text)) + 1
+    edited = 5 if options.causal else 0
+    return [
+        Cost(
+            memory=tokens * depth * 5,
+            watching=watching,
+            passes=passes + 2 * edited,
+            heads=edited,
+        )
+    ]
 
 
 @dataclass
@@ -216,7 +233,7 @@ class SinksProbe:
                 "position": primary,
                 "token_ids": [token for token, _ in tokens],
                 "shares": [count / len(sinks.at) for _, count in tokens],
-                "span": None if sinks.span is None else list(sinks.span),
+                "spans": [list(span) for span in sinks.spans],
             }
         ]
         for stage in sinks.stages:

@@ -22,7 +22,8 @@ _STDERRS = 2
 def emergence_findings(run: Run) -> Findings:
     """The checkpoint from which on the sink rate stays at half of its newest value or more.
 
-    The rate is that of the newest checkpoint's primary sink on natural text. Nothing is said where
+    The rate is that of the newest checkpoint's primary sink on natural text; where no position
+    stands out by its norm, that of the position with the largest newest rate. Nothing is said where
     it is below `LEAST_RATE`, where it has not risen by more than two combined standard errors since
     the first checkpoint, or where it has been high from the first one on.
 
@@ -35,21 +36,14 @@ def emergence_findings(run: Run) -> Findings:
     frame = run.readings
     if "position" not in frame.columns or "text" not in frame.columns or not run.labels:
         return []
-    primary = next(
-        (
-            finding["position"]
-            for finding in run.findings
-            if finding["kind"] == "primary" and finding["checkpoint"] == run.labels[-1]
-        ),
-        None,
-    )
     rates = frame.filter(
         (pl.col("measure") == "sink_rate")
         & (pl.col("site") == "model")
         & (pl.col("text") == "natural")
-        & (pl.col("position") == primary)
         & pl.col("value").is_not_null()
     ).sort("index")
+    position = _position(run, rates)
+    rates = rates.filter(pl.col("position") == position)
     if len(rates) < 2:
         return []
     values = rates["value"].to_list()
@@ -66,7 +60,7 @@ def emergence_findings(run: Run) -> Findings:
     before, after = rates.row(at - 1, named=True), rates.row(at, named=True)
     found: dict[str, Any] = {
         "kind": "emergence",
-        "position": primary,
+        "position": position,
         "start": before["checkpoint"],
         "end": after["checkpoint"],
         "start_rate": before["value"],
@@ -77,10 +71,20 @@ def emergence_findings(run: Run) -> Findings:
     during = "" if found["phase"] is None else f", during the {found['phase']} phase"
     found["message"] = (
         f"Attention sinks emerge between {found['start']} and {found['end']}{during}: the sink "
-        f"rate of position {primary} goes from {before['value']:.3f} to {after['value']:.3f} "
+        f"rate of position {position} goes from {before['value']:.3f} to {after['value']:.3f} "
         f"(newest: {newest:.3f})."
     )
     return [found]
+
+
+def _position(run: Run, rates: pl.DataFrame) -> int | None:
+    """Whose rate is followed: the newest primary's, or that of the largest newest rate."""
+    newest = [f for f in run.findings if f.get("checkpoint") == run.labels[-1]]
+    if any(finding["kind"] == "stage" for finding in newest):
+        return next((int(f["position"]) for f in newest if f["kind"] == "primary"), None)
+    last = rates.filter(pl.col("checkpoint") == run.labels[-1])
+    last = last.sort("value", "position", descending=[True, False])
+    return None if last.is_empty() else int(last["position"][0])
 
 
 def _phase_at(run: Run, index: int) -> str | None:

@@ -29,22 +29,22 @@ class Found:
         candidates: Mean norm of each candidate after every block (L, 8).
         median: Median norm of all tokens but the primary after every block (L,).
         stages: Where the primary stands out.
-        span: The authors' span of blocks; None where no stage meets it, and nothing is a sink.
+        spans: Where secondary sinks are sought, a span a stage; without one nothing is a sink.
         at: The primary's place among the tokens, of each sequence that has one.
         having: The sequences that have one.
-        l_start: First block in which a token is a secondary sink (tokens,); -1 for none.
-        lifetime: In how many blocks (tokens,).
+        levels: Where each token is a secondary sink, span by span.
+        secondary: Whether it is one in any of them (tokens,).
     """
 
     primary: int
     candidates: NDArray[np.float64]
     median: NDArray[np.float64]
     stages: list[rules.Stage]
-    span: tuple[int, int] | None
+    spans: list[tuple[int, int]]
     at: NDArray[np.int64]
     having: NDArray[np.int64]
-    l_start: NDArray[np.int64]
-    lifetime: NDArray[np.int64]
+    levels: list[rules.Levels]
+    secondary: NDArray[np.bool_]
 
     @property
     def norm(self) -> NDArray[np.float64]:
@@ -53,10 +53,25 @@ class Found:
 
     def is_sink(self) -> NDArray[np.bool_]:
         """The primary where it stands out, and the secondary sinks (tokens,)."""
-        found = self.l_start >= 0
-        if self.span is not None:
+        found = self.secondary.copy()
+        if self.spans:
             found[self.at] = True
         return found
+
+    def members(self) -> dict[tuple[int, int], NDArray[np.int64]]:
+        """The secondary sinks of each level, (first block, lifetime); the most frequent first."""
+        found: dict[tuple[int, int], NDArray[np.int64]] = {}
+        for levels in self.levels:
+            tokens = np.flatnonzero(levels.l_start >= 0)
+            pairs = np.stack([levels.l_start[tokens], levels.lifetime[tokens]], axis=1)
+            for pair in np.unique(pairs, axis=0):
+                found[int(pair[0]), int(pair[1])] = tokens[(pairs == pair).all(1)]
+        return dict(sorted(found.items(), key=lambda level: -len(level[1])))
+
+
+def attended(begins: int, lives: int, depth: int) -> range:
+    """Layers whose attention reads a level: that of block l + 1 reads what block l gave."""
+    return range(begins + 1, min(begins + lives + 1, depth))
 
 
 class Stream:
@@ -96,6 +111,10 @@ class Stream:
             self._aligned[layer, at] = host[1][row, :length]
             self.ids[at] = ids[row, :length]
 
+    def having(self, tokens: NDArray[np.int64]) -> int:
+        """How many sequences have any of these tokens."""
+        return len(np.unique(np.searchsorted(self.offsets, tokens, side="right")))
+
     def find(self) -> Found:
         """The primary, its stages, and the secondary sinks of what was seen."""
         starts = self.offsets[:-1]
@@ -111,14 +130,13 @@ class Stream:
         median = np.array([float(np.median(n[others])) if others.any() else 0 for n in self.norms])
         norm = candidates[:, primary]
         stages = rules.stages(norm, median)
-        first, last = rules.span(norm)
-        span = (first, last) if any(s.start < last and first < s.end for s in stages) else None
+        spans = rules.spans(norm, stages)
         aligned = (self._aligned >> primary & 1).astype(bool)
         # Without the primary nothing is aligned with it, and it is not a secondary one itself.
         aligned[:, ~np.repeat(self.lengths > primary, self.lengths)] = False
         aligned[:, at] = False
-        levels = rules.levels(aligned, *(span or (0, 0)))
-        return Found(
-            *(primary, candidates, median, stages, span, at, having),
-            *(levels.l_start, levels.lifetime),
-        )
+        levels = [rules.levels(aligned, *span) for span in spans]
+        secondary = np.zeros(len(self.ids), dtype=bool)
+        for found in levels:
+            secondary |= found.l_start >= 0
+        return Found(primary, candidates, median, stages, spans, at, having, levels, secondary)

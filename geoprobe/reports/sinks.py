@@ -44,11 +44,12 @@ def has_sinks(run: Run) -> bool:
 
 
 def sink_tables(run: Run) -> list[SinkTable]:
-    """The tables of a run: rates by text, stages, levels, and the course over training."""
+    """The tables of a run: rates, stages, levels, formation and causes, the course of training."""
     if not has_sinks(run) or not run.labels:
         return []
     label = run.labels[-1]
     found = [_rates(run, label), _stages(run, label), _levels(run, label)]
+    found += [_formation(run, label), _causal(run, label)]
     if len(run.labels) > 1:
         found.append(_course(run))
     return [table for table in found if table.rows or table.note]
@@ -172,6 +173,66 @@ def _levels(run: Run, label: str) -> SinkTable:
         rows,
         f"{more} rarer levels; --json has all." if more else "",
     )
+
+
+PARTS = ("input", "gate", "activation", "up", "product", "output")
+
+
+def _formation(run: Run, label: str) -> SinkTable:
+    formed = _of(run, label, "formation")
+    rows = [
+        [
+            _group(found),
+            *(f"{found['cosine'][p]:.2f}" if p in found["cosine"] else "-" for p in PARTS),
+            f"{found['output_along']:.2f}",
+            "none"
+            if found["first"] is None
+            else f"{found['first']['layer']} ({100 * found['first']['share']:.0f} %)",
+            str(found["most"]["layer"]),
+        ]
+        for found in formed[:MOST_LEVELS]
+    ]
+    return SinkTable(
+        f"How sinks form, {label}: in the MLP of their first block, and which MLP writes them",
+        ["sinks", "input", "gate", "act", "up", "prod", "out", "along", "first", "most"],
+        [0],
+        rows,
+        "input to out: cosine with the primary at the same place. along: of the output with the "
+        "primary's residual stream; first, most: the MLPs that write this first, and most of it."
+        if rows
+        else "",
+    )
+
+
+def _causal(run: Run, label: str) -> SinkTable:
+    rows = []
+    control = {"sink_score": 0.0, "loss": 0.0}
+    for found in _of(run, label, "causal"):
+        cells = [_group(found), str(found["layer"])]
+        for what in ("sink_score", "loss"):
+            of = found[what]
+            if of is None:
+                cells += ["-", "-"]
+                continue
+            cells += [f"{of['before']:.3f}", words.with_error(of["change"], of["stderr"])]
+            control[what] = max(control[what], abs(of["control"]))
+        rows.append(cells)
+    return SinkTable(
+        f"Without the sinks' direction in what an MLP writes, {label}",
+        ["sinks", "MLP", "sink score", "change", "loss", "change"],
+        [0],
+        rows,
+        "The same direction taken from as many other tokens changes scores by at most "
+        f"{words.number(control['sink_score'], 2)} and the loss by at most "
+        f"{words.number(control['loss'], 2)}."
+        if rows
+        else "",
+    )
+
+
+def _group(found: dict[str, Any]) -> str:
+    """`primary (2, 7)`: whose sinks, their first block and lifetime."""
+    return f"{found['of']} ({found['l_start']}, {found['lifetime']})"
 
 
 def _tokens(finding: dict[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from geoprobe.measures.sinks import (
     levels,
     primary_position,
     span,
+    spans,
     stages,
 )
 
@@ -61,6 +64,27 @@ def test_the_authors_span_goes_from_the_rise_to_the_fall() -> None:
     assert span([1, 1, 50, 50]) == (2, 3)
     assert span([1, 50]) == (1, 2), "a rise into the last block has no fall"
     assert span([5.0]) == (0, 1)
+
+
+def test_every_stage_has_a_span_by_the_authors_rule() -> None:
+    # SmolLM2-135M's norms, coarsely: a modest stage, then a massive one.
+    norm = [50, 207, 728, 725, 721, 714, 707, 697, 590, 164, 139, *[22900] * 17, 8629, 5233]
+    median = [26, *[75] * 8, 120, 130, *[130] * 19]
+    found = stages(norm, median)
+    assert [s[:2] for s in found] == [(1, 9), (11, 30)]
+    assert spans(norm, found) == [(2, 9), (11, 28)]
+    assert spans(norm, []) == []
+    first = [9, 9, 1, 1, 50, 50, 1]
+    assert spans(first, stages(first, np.ones(7))) == [(0, 2), (4, 6)], "from the first block on"
+    assert spans([9.0], stages([9.0], [1.0])) == [(0, 1)]
+
+
+@given(st.lists(st.floats(0.1, 1e4), min_size=1, max_size=30))
+def test_spans_lie_in_order_and_do_not_overlap(norm: list[float]) -> None:
+    found = spans(norm, stages(norm, np.ones(len(norm))))
+    for first, last in found:
+        assert 0 <= first < last <= len(norm)
+    assert all(a[1] <= b[0] for a, b in pairwise(found))
 
 
 @given(

@@ -85,7 +85,7 @@ def _block_output(
 
 
 def test_what_blocks_do_adds_up_to_what_they_give(any_family: str) -> None:
-    """`attention` and `mlp.out` make the block's output; gate and up make the neurons."""
+    """`attention` and `mlp.out` make the block's output; `mlp.in` the gate and up, they neurons."""
     model = tiny_model(any_family)
     capture = Capture(model, find_layout(model))
     seen = _all_sites(capture, tiny_inputs(any_family))
@@ -102,14 +102,28 @@ def test_what_blocks_do_adds_up_to_what_they_give(any_family: str) -> None:
                 any_family, block, before, seen[f"attention.{i}"], seen[f"mlp.out.{i}"]
             )
             torch.testing.assert_close(seen[f"block.{i}"], expected, rtol=1e-5, atol=2e-5)
+            if (added := seen.get(f"mlp.add.{i}")) is not None:
+                other = block.post_attention_layernorm(seen[f"attention.{i}"])
+                torch.testing.assert_close(
+                    seen[f"block.{i}"], before + other + added, rtol=1e-5, atol=2e-5
+                )
             if f"neurons.{i}" not in seen:
                 assert "experts" in layout.missing["neurons"]
                 continue
             act = _activation(model, any_family)
             up = seen[f"mlp.up.{i}"]
             gated = f"mlp.gate.{i}" in seen
-            neurons = act(seen[f"mlp.gate.{i}"]) * up if gated else act(up)
+            assert gated == (f"mlp.act.{i}" in seen)
+            if gated:
+                opened = seen[f"mlp.act.{i}"]
+                torch.testing.assert_close(opened, act(seen[f"mlp.gate.{i}"]), rtol=1e-5, atol=1e-5)
+            neurons = opened * up if gated else act(up)
             torch.testing.assert_close(seen[f"neurons.{i}"], neurons, rtol=1e-5, atol=1e-5)
+            into = capture.backbone.get_submodule(layout.taps[f"mlp.in.{i}"].module)
+            given = into(seen[f"mlp.in.{i}"])
+            if layout.taps[f"mlp.up.{i}"].half == 1:
+                given = given.chunk(2, dim=-1)[1]
+            torch.testing.assert_close(given, up, rtol=1e-5, atol=1e-5)
             down = capture.backbone.get_submodule(layout.taps[f"mlp.out.{i}"].module)
             torch.testing.assert_close(
                 down(seen[f"neurons.{i}"]), seen[f"mlp.out.{i}"], rtol=1e-5, atol=1e-5

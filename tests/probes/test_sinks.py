@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,7 @@ def secondary(probe: SinksProbe, sequence: int) -> list[int]:
     """Positions of the secondary sinks of a sequence."""
     assert probe.found is not None
     a, b = probe.stream.offsets[sequence : sequence + 2]
-    return np.flatnonzero(probe.found.l_start[a:b] >= 0).tolist()
+    return np.flatnonzero(probe.found.secondary[a:b]).tolist()
 
 
 def made(
@@ -81,6 +80,7 @@ def made(
 
 def test_planted_levels_two_stages_and_a_primary_behind_a_template() -> None:
     sinks = {(0, 9): (14, 20), (1, 9): (14, 20), (1, 12): (16, 19), (4, 3): (13, 20)}
+    sinks |= {(5, 7): (4, 10), (2, 4): (1, 5)}  # in the modest stage, and from outside it
     states = made(24, 2, [(3, 8, 5.0), (12, 20, 80.0)], sinks)
     probe = watch(states, [20] * 6)
     outcome = probe.finish()
@@ -88,10 +88,12 @@ def test_planted_levels_two_stages_and_a_primary_behind_a_template() -> None:
     assert probe.found.primary == 2
     found = [(s.start, s.end) for s in probe.found.stages]
     assert found == [(3, 8), (12, 20)]
-    assert probe.found.span == (12, 20)
-    pairs = zip(probe.found.l_start.tolist(), probe.found.lifetime.tolist(), strict=True)
-    assert Counter(p for p in pairs if p[0] >= 0) == {(14, 6): 2, (16, 3): 1, (13, 7): 1}
+    assert probe.found.spans == [(3, 8), (12, 20)]
+    count = {level: len(tokens) for level, tokens in probe.found.members().items()}
+    assert count == {(14, 6): 2, (16, 3): 1, (13, 7): 1, (4, 4): 1, (3, 2): 1}
+    assert next(iter(count)) == (14, 6), "the most frequent first"
     assert secondary(probe, 1) == [9, 12]
+    assert secondary(probe, 5) == [7]
     stages = [f for f in outcome.findings if f["kind"] == "stage"]
     assert [(s["layer_start"], s["layer_end"]) for s in stages] == [(3, 8), (12, 20)]
     assert stages[1]["peak_norm"] == pytest.approx(80, rel=0.01)
@@ -107,8 +109,8 @@ def test_a_primary_that_never_stands_out_has_no_sinks() -> None:
     probe.finish()
     assert probe.found is not None
     assert probe.found.stages == []
-    assert probe.found.span is None
-    assert (probe.found.l_start == -1).all()
+    assert probe.found.spans == []
+    assert not probe.found.is_sink().any()
 
 
 def test_padding_and_sequences_without_the_primary_are_left_out() -> None:
@@ -119,7 +121,7 @@ def test_padding_and_sequences_without_the_primary_are_left_out() -> None:
     probe = watch(states, [20, 20, 20, 2, 20, 10])
     outcome = probe.finish()
     assert probe.found is not None
-    assert (probe.found.primary, probe.found.span) == (2, (4, 9))
+    assert (probe.found.primary, probe.found.spans) == (2, [(4, 9)])
     assert [secondary(probe, i) for i in range(6)] == [[5], [], [], [], [], []]
     tops = [r.value for r in outcome.readings if r.measure == "massive_activation"]
     assert all(value is not None and value < 100 for value in tops)
@@ -236,7 +238,8 @@ def test_a_model_without_attention_keeps_its_levels_and_says_so() -> None:
 
 
 def test_levels_alone_ask_no_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoprobe.probes.sink_scores.Attention", None)
+    monkeypatch.setattr("geoprobe.probes.sinks_study.Attention", None)
+    monkeypatch.setattr("geoprobe.probes.sinks_study.formation", None)
     outcome = measured(tiny_model("llama"), ids_of([10] * 6), levels_only=True)
     assert {r.measure for r in outcome.readings} == {"primary_norm", "massive_activation"}
 

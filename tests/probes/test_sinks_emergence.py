@@ -15,7 +15,13 @@ from geoprobe.runs.reading import Reading
 
 
 def run_of(
-    folder: Path, rates: list[float], rankmes: list[float] | None = None, stderr: float = 0.01
+    folder: Path,
+    rates: list[float],
+    rankmes: list[float] | None = None,
+    stderr: float = 0.01,
+    other: float = 0.5,
+    *,
+    stands_out: bool = True,
 ) -> Run:
     """A run whose checkpoints have these sink rates of position 2, and RankMe values."""
     entries = [
@@ -40,17 +46,21 @@ def run_of(
                 )
             ]
             # The first position is none in this model.
-            other = {"text": "natural", "position": 0}
-            readings.append(Reading(label, "sinks", "sink_rate", "model", other, 0.5, stderr, 100))
+            keys = {"text": "natural", "position": 0}
+            readings.append(Reading(label, "sinks", "sink_rate", "model", keys, other, stderr, 100))
             if rankmes is not None:
                 keys = {"tokens": "last", "sinks": "in"}
                 readings.append(
                     Reading(label, "spectrum", "rankme", "final", keys, rankmes[i], 0.1, 100)
                 )
-            primary = {"kind": "primary", "position": 2, "token_ids": [5], "shares": [1.0]}
-            run.write_checkpoint(
-                entry, readings, [{**primary, "checkpoint": label}], {"x": np.zeros(1)}
-            )
+            found = [{"kind": "primary", "position": 2, "token_ids": [5], "shares": [1.0]}]
+            if stands_out:
+                found.append(
+                    {"kind": "stage", "layer_start": 1, "layer_end": 2}
+                    | {"position": 2, "peak_norm": 9.0, "peak_ratio": 3.0}
+                )
+            findings = [{**finding, "checkpoint": label} for finding in found]
+            run.write_checkpoint(entry, readings, findings, {"x": np.zeros(1)})
     return run
 
 
@@ -65,6 +75,14 @@ def test_the_first_of_the_checkpoints_that_stay_high(tmp_path: Path) -> None:
     run.write_findings([found])
     assert "emerge between" in summary(Subject.of([run]), "made")
     assert sink_tables(run)
+
+
+def test_where_no_norm_stands_out_the_largest_rate_is_followed(tmp_path: Path) -> None:
+    rates = [0.0, 0.0, 0.3, 0.4]
+    run = run_of(tmp_path / "a", rates, other=0.1, stands_out=False)
+    (found,) = emergence_findings(run)
+    assert (found["position"], found["start"], found["end"]) == (2, "step-10", "step-100")
+    assert not emergence_findings(run_of(tmp_path / "b", rates, other=0.5, stands_out=False))
 
 
 def test_it_stands_beside_the_phases(tmp_path: Path) -> None:
