@@ -98,14 +98,34 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of words, for the terminal and the page.
+
+    Attributes:
+        title: Above it.
+        heads: Of the columns.
+        left: Columns of text.
+        rows: Cells.
+        note: Under it.
+    """
+
+    title: str
+    heads: Sequence[str]
+    left: Sequence[int]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """Charts under one heading, with the controls that they share."""
+    """Charts under one heading, with the controls that they share, and tables under them."""
 
     name: str
     title: str
     charts: Sequence[Chart]
     controls: Sequence[Control] = ()
     pair: bool = False
+    tables: Sequence[Table] = ()
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from geoprobe.reports import words
+from geoprobe.reports.parts import Table
 from geoprobe.reports.subject import thinned
 
 if TYPE_CHECKING:
@@ -17,25 +16,8 @@ if TYPE_CHECKING:
 
 MOST_LEVELS = 12
 MOST_CHECKPOINTS = 24
-
-
-@dataclass(frozen=True)
-class SinkTable:
-    """A table.
-
-    Attributes:
-        title: Above it.
-        heads: Of the columns.
-        left: Columns of text.
-        rows: Cells.
-        note: Under it.
-    """
-
-    title: str
-    heads: Sequence[str]
-    left: Sequence[int]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
+MOST_FORMED = 6
+"""Stages and levels whose formation is drawn."""
 
 
 def has_sinks(run: Run) -> bool:
@@ -43,7 +25,7 @@ def has_sinks(run: Run) -> bool:
     return any(finding["kind"] == "primary" for finding in run.findings)
 
 
-def sink_tables(run: Run) -> list[SinkTable]:
+def sink_tables(run: Run) -> list[Table]:
     """The tables of a run: rates, stages, levels, formation and causes, the course of training."""
     if not has_sinks(run) or not run.labels:
         return []
@@ -104,7 +86,7 @@ def _rate_rows(run: Run, label: str, site: str = "model") -> list[dict[str, Any]
     ).to_dicts()
 
 
-def _rates(run: Run, label: str) -> SinkTable:
+def _rates(run: Run, label: str) -> Table:
     rows = _rate_rows(run, label)
     texts = list(dict.fromkeys(row["text"] for row in rows))
     positions = sorted({int(row["position"]) for row in rows})
@@ -112,7 +94,7 @@ def _rates(run: Run, label: str) -> SinkTable:
     shown = [k for k in positions if k in (0, 1, 2, 3, primary)]
     by = {(row["text"], int(row["position"])): row for row in rows}
     eps = run.header.get("options", {}).get("eps", 0.3)
-    return SinkTable(
+    return Table(
         f"Sink rate, {label}: share of heads and sequences with a score over {eps:g}",
         ["text", *(f"k = {k}" for k in shown)],
         [0],
@@ -130,7 +112,7 @@ def _rates(run: Run, label: str) -> SinkTable:
     )
 
 
-def _stages(run: Run, label: str) -> SinkTable:
+def _stages(run: Run, label: str) -> Table:
     rows = [
         [
             str(stage["position"]),
@@ -141,7 +123,7 @@ def _stages(run: Run, label: str) -> SinkTable:
         for stage in _of(run, label, "stage")
     ]
     note = "" if rows else f"{label}: no stage; the primary's norm never exceeds 2 medians."
-    return SinkTable(
+    return Table(
         f"Stages of the primary sink, {label}",
         ["position", "blocks", "peak norm", "of the median"],
         [1],
@@ -150,7 +132,7 @@ def _stages(run: Run, label: str) -> SinkTable:
     )
 
 
-def _levels(run: Run, label: str) -> SinkTable:
+def _levels(run: Run, label: str) -> Table:
     levels = _of(run, label, "level")
     rows = [
         [
@@ -166,7 +148,7 @@ def _levels(run: Run, label: str) -> SinkTable:
         for level in levels[:MOST_LEVELS]
     ]
     more = len(levels) - len(rows)
-    return SinkTable(
+    return Table(
         f"Levels of secondary sinks, {label}: (first block, lifetime)",
         ["level", "count", "share", "tokens", "norm", "score", "authors", "depth"],
         [0, 3],
@@ -178,7 +160,7 @@ def _levels(run: Run, label: str) -> SinkTable:
 PARTS = ("input", "gate", "activation", "up", "product", "output")
 
 
-def _formation(run: Run, label: str) -> SinkTable:
+def _formation(run: Run, label: str) -> Table:
     formed = _of(run, label, "formation")
     rows = [
         [
@@ -192,7 +174,7 @@ def _formation(run: Run, label: str) -> SinkTable:
         ]
         for found in formed[:MOST_LEVELS]
     ]
-    return SinkTable(
+    return Table(
         f"How sinks form, {label}: in the MLP of their first block, and which MLP writes them",
         ["sinks", "input", "gate", "act", "up", "prod", "out", "along", "first", "most"],
         [0],
@@ -204,7 +186,7 @@ def _formation(run: Run, label: str) -> SinkTable:
     )
 
 
-def _causal(run: Run, label: str) -> SinkTable:
+def _causal(run: Run, label: str) -> Table:
     rows = []
     control = {"sink_score": 0.0, "loss": 0.0}
     for found in _of(run, label, "causal"):
@@ -217,7 +199,7 @@ def _causal(run: Run, label: str) -> SinkTable:
             cells += [f"{of['before']:.3f}", words.with_error(of["change"], of["stderr"])]
             control[what] = max(control[what], abs(of["control"]))
         rows.append(cells)
-    return SinkTable(
+    return Table(
         f"Without the sinks' direction in what an MLP writes, {label}",
         ["sinks", "MLP", "sink score", "change", "loss", "change"],
         [0],
@@ -240,7 +222,7 @@ def _tokens(finding: dict[str, Any]) -> list[str]:
     return [repr(text) for text in texts]
 
 
-def _course(run: Run) -> SinkTable:
+def _course(run: Run) -> Table:
     rows = []
     for index in thinned(len(run.labels), MOST_CHECKPOINTS):
         label = run.labels[index]
@@ -268,7 +250,7 @@ def _course(run: Run) -> SinkTable:
                 str(sum(level["count"] for level in levels)),
             ]
         )
-    return SinkTable(
+    return Table(
         "Sinks over training",
         ["checkpoint", "primary", "sink rate", "stages", "of median", "secondary"],
         [0, 3],
@@ -282,6 +264,8 @@ _FRAMES: dict[str, dict[str, Any]] = {
     | {"value": pl.Float64, "stderr": pl.Float64},
     "sink_norms": {"layer": pl.Int64, "what": pl.String, "norm": pl.Float64},
     "sink_stages": {"start": pl.Float64, "end": pl.Float64, "said": pl.String},
+    "sink_formation": {"group": pl.String, "layer": pl.Int64, "cosine": pl.Float64}
+    | {"length": pl.Float64},
     "sink_levels": {"l_start": pl.Int64, "lifetime": pl.Int64, "count": pl.Int64}
     | {"share": pl.Float64, "tokens": pl.String, "norm": pl.Float64, "score": pl.Float64},
     "sink_strip": {"layer": pl.Int64, "place": pl.Int64, "token": pl.String, "mass": pl.Float64},
@@ -347,6 +331,20 @@ def _marks(run: Run, label: str) -> dict[str, list[dict[str, Any]]]:
             "score": level["sink_score"],
         }
         for level in _of(run, label, "level")
+    ]
+    found["sink_formation"] = [
+        {
+            "group": _group(group),
+            "layer": layer,
+            "cosine": float(f"{cosine:.4g}"),
+            "length": float(f"{length:.4g}"),
+        }
+        for group in _of(run, label, "formation")[:MOST_FORMED]
+        for layer, (cosine, length) in enumerate(
+            arrays[
+                f"sinks/formation/{group['of']}-{group['l_start']}-{group['lifetime']}"
+            ].T.tolist()
+        )
     ]
     strip = next(iter(_of(run, label, "strip")), None)
     if strip is not None:

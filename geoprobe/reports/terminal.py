@@ -11,8 +11,8 @@ from rich.box import Box
 from rich.table import Table
 from rich.text import Text
 
-from geoprobe.reports import words
-from geoprobe.reports.sinks import SinkTable, sink_tables, summary
+from geoprobe.reports import parts, words
+from geoprobe.reports.sinks import sink_tables, summary
 from geoprobe.reports.subject import Subject, thinned
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class _Printer:
         widths = self._widths(content)
         return sum(widths) + len(widths) - 1 <= self.width
 
-    def table(self, content: _Content | SinkTable) -> None:
+    def table(self, content: _Content | parts.Table) -> None:
         widths = self._widths(content)
         gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= self.width else 1
         table = Table(
@@ -144,7 +144,7 @@ class _Printer:
         self._console.print(self.text(content.title, "bold"))
         self._console.print(table)
 
-    def _widths(self, content: _Content | SinkTable) -> list[int]:
+    def _widths(self, content: _Content | parts.Table) -> list[int]:
         lines = [content.heads, *content.rows]
         return [
             max(self.text(cell).cell_len for cell in column) for column in zip(*lines, strict=True)

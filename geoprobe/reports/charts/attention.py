@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -10,15 +11,18 @@ import polars as pl
 
 from geoprobe.reports.charts.common import spec_of
 from geoprobe.reports.parts import Chart, Section, Source, choice, place_control
+from geoprobe.reports.sinks import sink_tables
 from geoprobe.reports.subject import Subject
 
 _PRIMARY, _OTHERS = "#D55E00", "#0072B2"
+_RUN = (("run", ""),)
 
 
 def attention_sinks(subject: Subject, frames: Mapping[str, pl.DataFrame]) -> Section | None:
-    """The section of one run; none where several are laid side by side."""
-    if not frames["sink_norms"].height or subject.several:
+    """The section; where several runs are laid side by side, one of them is shown at a time."""
+    if not frames["sink_norms"].height:
         return None
+    runs = frames["sink_norms"]["run"].unique(maintain_order=True).to_list()
     places = subject.places()
     first = places[-1].label
     charts = [_norms(frames, first)]
@@ -27,10 +31,19 @@ def attention_sinks(subject: Subject, frames: Mapping[str, pl.DataFrame]) -> Sec
         charts.insert(0, _scores(frames, first, texts))
     if frames["sink_levels"].height:
         charts.append(_levels(frames, first))
+    if frames["sink_formation"].height:
+        charts.append(_formation(frames, first))
     if frames["sink_strip"].height:
         charts.append(_strip(frames, first))
-    controls = [*place_control(places), *choice("text", "Text", texts, "natural")]
-    return Section("attention-sinks", "Attention sinks", charts, controls)
+    controls = [*choice("run", "Run", runs, runs[0]), *place_control(places)]
+    controls += choice("text", "Text", texts, "natural")
+    tables = [
+        replace(table, title=f"{name}: {table.title}" if len(runs) > 1 else table.title)
+        for name in runs
+        for table in sink_tables(subject.runs[name])
+        if table.rows
+    ]
+    return Section("attention-sinks", "Attention sinks", charts, controls, tables=tables)
 
 
 def _by_layer(data: str, x: alt.X, share: str, depth: int, tips: list[alt.Tooltip]) -> Any:
@@ -69,8 +82,8 @@ def _scores(frames: Mapping[str, pl.DataFrame], first: str, texts: list[str]) ->
         "Sink score by layer and head",
         "Mean attention that the primary sink gets from the queries at and behind it.",
         spec_of(chart),
-        {"scores": Source("sink_scores", {}, ("place", "text"))},
-        (("", "Sink score by layer and head"), ("place", first), ("text", texts[0])),
+        {"scores": Source("sink_scores", {}, ("run", "place", "text"))},
+        (("", "Sink score by layer and head"), *_RUN, ("place", first), ("text", texts[0])),
         width=900,
     )
 
@@ -120,10 +133,10 @@ def _norms(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
         "other tokens. Shaded are the stages, where the first exceeds twice the second.",
         spec_of(chart),
         {
-            "norms": Source("sink_norms", {}, ("place",)),
-            "stages": Source("sink_stages", {}, ("place",)),
+            "norms": Source("sink_norms", {}, ("run", "place")),
+            "stages": Source("sink_stages", {}, ("run", "place")),
         },
-        (("", "Norm over depth"), ("place", first)),
+        (("", "Norm over depth"), *_RUN, ("place", first)),
         width=900,
         marks_per_row=2,
     )
@@ -167,9 +180,49 @@ def _levels(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
         "Tokens whose direction is that of the primary sink (|cos| > 0.9) in some block of its "
         "span, by the first such block and by how many there are.",
         spec_of(chart),
-        {"levels": Source("sink_levels", {}, ("place",))},
-        (("", "Levels"), ("place", first)),
+        {"levels": Source("sink_levels", {}, ("run", "place"))},
+        (("", "Levels"), *_RUN, ("place", first)),
         width=900,
+    )
+
+
+def _formation(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
+    groups = frames["sink_formation"]["group"].unique(maintain_order=True).to_list()
+    last = int(frames["sink_formation"]["layer"].max())  # type: ignore[arg-type]
+    base = alt.Chart(alt.NamedData("formation")).encode(
+        x=alt.X(
+            "layer:Q",
+            title="block",
+            scale=alt.Scale(domain=[-0.5, last + 0.5], nice=False),
+            axis=alt.Axis(tickMinStep=1, grid=False),
+        ),
+        y=alt.Y("cosine:Q", title="cosine", scale=alt.Scale(domain=[-1, 1])),
+        color=alt.Color(
+            "group:N",
+            title=None,
+            scale=alt.Scale(domain=groups),
+            legend=alt.Legend(orient="top", labelLimit=240, columns=3),
+        ),
+        tooltip=[
+            alt.Tooltip("group:N", title="sinks"),
+            alt.Tooltip("layer:Q", title="MLP of block"),
+            alt.Tooltip("cosine:Q", title="cosine", format=".3f"),
+            alt.Tooltip("length:Q", title="written along it", format=".4~g"),
+        ],
+    )
+    chart = alt.layer(
+        base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=30, opacity=1)
+    ).properties(width="container", height=220)
+    return Chart(
+        "sink-formation",
+        "How sinks form",
+        "Cosine of what each block's MLP writes at the sinks with the primary's residual stream "
+        "after their first block, which ends the line; (first block, lifetime).",
+        spec_of(chart),
+        {"formation": Source("sink_formation", {}, ("run", "place"))},
+        (("", "How sinks form"), *_RUN, ("place", first)),
+        width=900,
+        marks_per_row=2,
     )
 
 
@@ -194,7 +247,7 @@ def _strip(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
         "What each token of the first sequence pays to all sinks of that sequence, averaged over "
         "the heads of a layer.",
         spec_of(chart),
-        {"strip": Source("sink_strip", {}, ("place",))},
-        (("", "Attention to sinks"), ("place", first)),
+        {"strip": Source("sink_strip", {}, ("run", "place"))},
+        (("", "Attention to sinks"), *_RUN, ("place", first)),
         width=900,
     )
