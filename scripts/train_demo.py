@@ -4,7 +4,7 @@
 
 One command, fixed seeds: a tokenizer of whole words, a Llama of half a million parameters trained
 with the HF Trainer, weights in bfloat16 at steps spaced evenly in the logarithm, held-out text and
-facts. It took 15 minutes on one thread of a busy machine. Text, tokenizer and facts come out byte
+facts. It took 9 minutes on one thread of a busy machine. Text, tokenizer and facts come out byte
 for byte; weights follow the rounding of the machine's matrix products, so from one kind of machine
 to another they agree in what they show and not in every bit.
 """
@@ -44,7 +44,7 @@ STEPS = (0, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048)
 LENGTH = 64
 """Tokens a training row; longer documents are cut, shorter ones padded."""
 BATCH = 32
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 1e-2
 WEIGHT_DECAY = 0.1
 WARMUP_STEPS = 32
 SEED = 0
@@ -79,16 +79,20 @@ def make_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
 
 
 def make_model(vocabulary: int) -> LlamaForCausalLM:
-    """The untrained model: wide enough (128) for the published ranges of alpha, and no wider."""
+    """The untrained model.
+
+    Wide enough (128) for the published ranges of alpha, and no wider; six blocks and eight heads,
+    as with four and four no attention sink grows.
+    """
     torch.manual_seed(SEED)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=128,
-            intermediate_size=160,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
+            intermediate_size=64,
+            num_hidden_layers=6,
+            num_attention_heads=8,
+            num_key_value_heads=4,
             max_position_embeddings=128,
             tie_word_embeddings=True,
             pad_token_id=PAD,

@@ -208,9 +208,9 @@ Sites = Annotated[
     str | None,
     typer.Option(
         "--sites",
-        help="Sites to measure: embed, block.3, final, attention.3, mlp.gate.3, mlp.up.3, "
-        "neurons.3, mlp.out.3; without a number in every block. Module paths with --factory; * "
-        "stands for anything. Default: embed, block, final.",
+        help="Sites to measure: embed, block.3, final, attention.3, mlp.in.3, mlp.gate.3, "
+        "mlp.up.3, neurons.3, mlp.out.3; without a number in every block. Module paths with "
+        "--factory; * stands for anything. Default: embed, block, final.",
         rich_help_panel=_COMPUTE,
         show_default=False,
     ),

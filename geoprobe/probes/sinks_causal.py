@@ -64,8 +64,13 @@ class _Trial:
         self.scores, self.losses = np.zeros((n, 3)), np.zeros((n, 3))
         self.sinks, self.targets = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
 
-    def finding(self, *, attends: bool, predicts: bool) -> dict[str, Any]:
-        """The trial as a finding, by the sequences that have such sinks."""
+    def finding(self, depth: int, *, predicts: bool) -> dict[str, Any]:
+        """The trial as a finding, by the sequences that have such sinks.
+
+        Args:
+            depth: Number of layers whose attention was asked.
+            predicts: Whether losses were taken.
+        """
         found: dict[str, Any] = {
             "kind": "causal",
             "of": self.group.of,
@@ -77,7 +82,7 @@ class _Trial:
         }
         had = self.sinks > 0
         for name, sums, counts, taken in (
-            ("sink_score", self.scores, self.sinks, attends),
+            ("sink_score", self.scores, self.sinks, bool(self.group.attended(depth))),
             ("loss", self.losses, self.targets, predicts),
         ):
             if taken and counts[had].sum():
@@ -146,9 +151,8 @@ def causal(
             if attends is None and not predicts:
                 return outcome
         _Batch(attends, subject, feed, found, stream, predicts).take(trials)
-    outcome.findings += [
-        trial.finding(attends=attends is not None, predicts=bool(predicts)) for trial in trials
-    ]
+    depth = 0 if attends is None else attends.depth
+    outcome.findings += [trial.finding(depth, predicts=bool(predicts)) for trial in trials]
     return outcome
 
 

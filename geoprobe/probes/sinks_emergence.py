@@ -22,8 +22,9 @@ _STDERRS = 2
 def emergence_findings(run: Run) -> Findings:
     """The checkpoint from which on the sink rate stays at half of its newest value or more.
 
-    The rate is that of the newest checkpoint's primary sink on natural text; where no position
-    stands out by its norm, that of the position with the largest newest rate. Nothing is said where
+    The rate is that of the position where most attention rests in the end, the one with the largest
+    newest rate on natural text; not of the primary sink, which is told by its norm, and in a young
+    model changes from checkpoint to checkpoint. Nothing is said where
     it is below `LEAST_RATE`, where it has not risen by more than two combined standard errors since
     the first checkpoint, or where it has been high from the first one on.
 
@@ -42,7 +43,11 @@ def emergence_findings(run: Run) -> Findings:
         & (pl.col("text") == "natural")
         & pl.col("value").is_not_null()
     ).sort("index")
-    position = _position(run, rates)
+    last = rates.filter(pl.col("checkpoint") == run.labels[-1])
+    if last.is_empty():
+        return []
+    last = last.sort("value", "position", descending=[True, False])
+    position = int(last["position"][0])
     rates = rates.filter(pl.col("position") == position)
     if len(rates) < 2:
         return []
@@ -75,16 +80,6 @@ def emergence_findings(run: Run) -> Findings:
         f"(newest: {newest:.3f})."
     )
     return [found]
-
-
-def _position(run: Run, rates: pl.DataFrame) -> int | None:
-    """Whose rate is followed: the newest primary's, or that of the largest newest rate."""
-    newest = [f for f in run.findings if f.get("checkpoint") == run.labels[-1]]
-    if any(finding["kind"] == "stage" for finding in newest):
-        return next((int(f["position"]) for f in newest if f["kind"] == "primary"), None)
-    last = rates.filter(pl.col("checkpoint") == run.labels[-1])
-    last = last.sort("value", "position", descending=[True, False])
-    return None if last.is_empty() else int(last["position"][0])
 
 
 def _phase_at(run: Run, index: int) -> str | None:

@@ -42,18 +42,33 @@ def sink_summary(run: Run) -> str:
     label = run.labels[-1]
     primary = next(f for f in _of(run, label, "primary"))
     stages, levels = _of(run, label, "stage"), _of(run, label, "level")
-    where = f"position {primary['position']}"
+    rest = _rest(run)
+    rate = "" if rest is None else f"; position {rest['position']} has sink rate {_rate(rest)}"
     if not stages:
-        return f"{label}: no sink; no token of the first positions stands out by its norm."
-    said = f"{label}: the primary sink is {where}, in " + " and ".join(
-        f"blocks {s['layer_start']} to {s['layer_end'] - 1} ({words.number(s['peak_ratio'])} x "
-        "the median norm)"
-        for s in stages
+        said = f"{label}: no token of the first positions stands out by its norm"
+        return f"{said}{rate}." if rate else f"{said}, so there is no sink."
+    said = f"{label}: the primary sink is position {primary['position']}, in " + " and ".join(
+        f"{_blocks(s)} ({words.number(s['peak_ratio'])} x the median norm)" for s in stages
     )
     count = sum(level["count"] for level in levels)
-    return (
-        said + f"; {words.count(count, 'secondary sink')} in {words.count(len(levels), 'level')}."
-    )
+    said += f"; {words.count(count, 'secondary sink')} in {words.count(len(levels), 'level')}"
+    return f"{said}{rate}."
+
+
+def _blocks(stage: dict[str, Any]) -> str:
+    first, last = stage["layer_start"], stage["layer_end"] - 1
+    return f"blocks {first} to {last}" if first < last else f"block {first}"
+
+
+def _rest(run: Run) -> dict[str, Any] | None:
+    """The rate of the position where most attention rests in the newest checkpoint."""
+    rows = [r for r in _rate_rows(run, run.labels[-1]) if r["text"] == "natural"]
+    rows = [r for r in rows if r["value"] is not None]
+    return max(rows, key=lambda row: (row["value"], -row["position"]), default=None)
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return words.with_error(row["value"], row["stderr"])
 
 
 def summary(subject: Subject, name: str) -> str:
@@ -116,7 +131,7 @@ def _stages(run: Run, label: str) -> Table:
     rows = [
         [
             str(stage["position"]),
-            f"{stage['layer_start']} to {stage['layer_end'] - 1}",
+            _blocks(stage).partition(" ")[2],
             words.number(stage["peak_norm"], 4),
             f"{words.number(stage['peak_ratio'])} x",
         ]
@@ -224,6 +239,8 @@ def _tokens(finding: dict[str, Any]) -> list[str]:
 
 def _course(run: Run) -> Table:
     rows = []
+    rest = _rest(run)
+    position = None if rest is None else int(rest["position"])
     for index in thinned(len(run.labels), MOST_CHECKPOINTS):
         label = run.labels[index]
         primary = next(iter(_of(run, label, "primary")), None)
@@ -234,15 +251,15 @@ def _course(run: Run) -> Table:
             (
                 row
                 for row in _rate_rows(run, label)
-                if row["text"] == "natural" and row["position"] == primary["position"]
+                if row["text"] == "natural" and row["position"] == position
             ),
             None,
         )
         rows.append(
             [
                 label,
+                "-" if rate is None else _rate(rate),
                 str(primary["position"]),
-                "-" if rate is None else words.with_error(rate["value"], rate["stderr"]),
                 ", ".join(f"{s['layer_start']}-{s['layer_end'] - 1}" for s in stages) or "none",
                 words.number(max((s["peak_ratio"] for s in stages), default=None))
                 if stages
@@ -252,7 +269,11 @@ def _course(run: Run) -> Table:
         )
     return Table(
         "Sinks over training",
-        ["checkpoint", "primary", "sink rate", "stages", "of median", "secondary"],
+        [
+            "checkpoint",
+            "sink rate" if position is None else f"sink rate, k = {position}",
+            *("primary", "stages", "of median", "secondary"),
+        ],
         [0, 3],
         rows,
     )
@@ -319,7 +340,7 @@ def _marks(run: Run, label: str) -> dict[str, list[dict[str, Any]]]:
         {
             "start": stage["layer_start"] - 0.5,
             "end": stage["layer_end"] - 0.5,
-            "said": f"blocks {stage['layer_start']} to {stage['layer_end'] - 1}",
+            "said": _blocks(stage),
         }
         for stage in _of(run, label, "stage")
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ def measured() -> Any:
 
 
 @pytest.fixture(scope="module")
-def eager() -> tuple[np.ndarray, np.ndarray]:
-    """Attention to the first token (n, layers, heads, queries), norms (n, layers, time)."""
+def eager() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Attention to the first token (n, layers, heads, queries), norms, cosines (n, layers, time)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,7 +39,7 @@ def eager() -> tuple[np.ndarray, np.ndarray]:
     ).eval()
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
     corpus = build_corpus(tokenizer, None, sequences=SEQUENCES, length=LENGTH)
-    firsts, norms = [], []
+    firsts, norms, cosines = [], [], []
     for i in range(SEQUENCES):
         outputs: list[Any] = []
         hooks = [
@@ -54,12 +55,15 @@ def eager() -> tuple[np.ndarray, np.ndarray]:
         for hook in hooks:
             hook.remove()
         firsts.append(torch.stack([a[0, :, :, 0] for a in found.attentions]).double().numpy())
-        norms.append(torch.stack([x[0].norm(dim=-1) for x in outputs]).double().numpy())
-    return np.stack(firsts), np.stack(norms)
+        states = torch.stack([x[0] for x in outputs]).double()  # (layers, time, d)
+        norms.append(states.norm(dim=-1).numpy())
+        unit = states / states.norm(dim=-1, keepdim=True)
+        cosines.append((unit @ unit[:, 0, :, None])[..., 0].numpy())
+    return np.stack(firsts), np.stack(norms), np.stack(cosines)
 
 
 def test_the_sink_rate_is_that_of_eager_attention_and_of_the_literature(
-    measured: Any, eager: tuple[np.ndarray, np.ndarray]
+    measured: Any, eager: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> None:
     alpha = eager[0].mean(-1)
     rates = measured.readings.filter(measure="sink_rate", site="model", position=0)
@@ -77,7 +81,9 @@ def test_the_sink_rate_is_that_of_eager_attention_and_of_the_literature(
         assert value == pytest.approx(eager[0][:, layer, head, 1:].mean(), abs=1e-5)
 
 
-def test_both_stages_are_told(measured: Any, eager: tuple[np.ndarray, np.ndarray]) -> None:
+def test_both_stages_are_told(
+    measured: Any, eager: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
     norms = eager[1]
     primary = norms[:, :, 0].mean(0)
     median = np.array([np.median(norms[:, layer, 1:]) for layer in range(30)])
@@ -91,15 +97,43 @@ def test_both_stages_are_told(measured: Any, eager: tuple[np.ndarray, np.ndarray
     assert stages[1]["peak_norm"] > 10 * stages[0]["peak_norm"]
     assert stages[1]["peak_norm"] == pytest.approx(primary[11:].max(), rel=1e-4)
     first = next(f for f in measured.findings if f["kind"] == "primary")
-    assert (first["position"], first["span"]) == (0, [11, 28])
+    assert (first["position"], first["spans"]) == (0, [[2, 9], [11, 28]])
     massive = {f["dimension"] for f in measured.findings if f["kind"] == "massive"}
     assert len(massive) == 1, "one dimension carries it"
 
 
-def test_levels_are_tokens_along_the_primary(measured: Any) -> None:
+def test_levels_are_tokens_along_the_primary(
+    measured: Any, eager: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    """The modest stage has its own sinks: every ` the` that is not the primary, say."""
     levels = [f for f in measured.findings if f["kind"] == "level"]
-    for level in levels:
-        assert 11 <= level["l_start"] < 28
-        assert level["l_start"] + level["lifetime"] <= 28
-        assert level["sink_score"] is None or 0 <= level["sink_score"] <= 1
-        assert len(level["tokens_text"]) == len(level["token_ids"])
+    expected: Counter[tuple[int, int]] = Counter()
+    for start, end in ((2, 9), (11, 28)):
+        aligned = np.abs(eager[2][:, start:end, 1:]) > 0.9
+        for sequence, position in zip(*np.nonzero(aligned.any(1)), strict=True):
+            mine = aligned[sequence, :, position]
+            expected[start + int(mine.argmax()), int(mine.sum())] += 1
+    assert {(f["l_start"], f["lifetime"]): f["count"] for f in levels} == expected
+    first = levels[0]
+    assert (first["l_start"], first["lifetime"]) == (2, 7)
+    assert first["tokens_text"][0] == " the"
+    assert first["share"] > 0.9
+    assert 0.1 < first["sink_score"] < 0.3, "less than the primary's 0.4, and much more than 1/T"
+
+
+def test_the_eleventh_mlp_makes_the_massive_stage_and_the_model_needs_it() -> None:
+    run = geoprobe.measure(gguf_file(), probes=["sinks"], sequences=4, length=LENGTH, causal=True)
+    massive = {"of": "primary", "l_start": 11}
+    formed, trial = (
+        next(f for f in run.findings if f["kind"] == kind and massive.items() <= f.items())
+        for kind in ("formation", "causal")
+    )
+    assert formed["first"]["layer"] == formed["most"]["layer"] == trial["layer"] == 11
+    assert formed["output_along"] > 0.999
+    assert trial["sink_score"]["before"] > 0.5
+    assert trial["sink_score"]["change"] < -0.3
+    assert trial["loss"]["change"] > 1.0
+    assert abs(trial["loss"]["control"]) < 0.02
+    assert abs(trial["sink_score"]["control"]) < 0.01
+    level = next(f for f in run.findings if f["kind"] == "formation" and f["of"] == "level")
+    assert level["cosine"]["input"] < level["cosine"]["product"] < level["cosine"]["output"]

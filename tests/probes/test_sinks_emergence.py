@@ -19,9 +19,7 @@ def run_of(
     rates: list[float],
     rankmes: list[float] | None = None,
     stderr: float = 0.01,
-    other: float = 0.5,
-    *,
-    stands_out: bool = True,
+    other: float = 0.1,
 ) -> Run:
     """A run whose checkpoints have these sink rates of position 2, and RankMe values."""
     entries = [
@@ -54,11 +52,6 @@ def run_of(
                     Reading(label, "spectrum", "rankme", "final", keys, rankmes[i], 0.1, 100)
                 )
             found = [{"kind": "primary", "position": 2, "token_ids": [5], "shares": [1.0]}]
-            if stands_out:
-                found.append(
-                    {"kind": "stage", "layer_start": 1, "layer_end": 2}
-                    | {"position": 2, "peak_norm": 9.0, "peak_ratio": 3.0}
-                )
             findings = [{**finding, "checkpoint": label} for finding in found]
             run.write_checkpoint(entry, readings, findings, {"x": np.zeros(1)})
     return run
@@ -77,12 +70,12 @@ def test_the_first_of_the_checkpoints_that_stay_high(tmp_path: Path) -> None:
     assert sink_tables(run)
 
 
-def test_where_no_norm_stands_out_the_largest_rate_is_followed(tmp_path: Path) -> None:
+def test_the_position_with_the_largest_newest_rate_is_followed(tmp_path: Path) -> None:
     rates = [0.0, 0.0, 0.3, 0.4]
-    run = run_of(tmp_path / "a", rates, other=0.1, stands_out=False)
-    (found,) = emergence_findings(run)
+    (found,) = emergence_findings(run_of(tmp_path / "a", rates, other=0.39))
     assert (found["position"], found["start"], found["end"]) == (2, "step-10", "step-100")
-    assert not emergence_findings(run_of(tmp_path / "b", rates, other=0.5, stands_out=False))
+    # Position 0 has been high from the start.
+    assert not emergence_findings(run_of(tmp_path / "b", rates, other=0.41))
 
 
 def test_it_stands_beside_the_phases(tmp_path: Path) -> None:

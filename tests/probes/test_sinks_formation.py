@@ -201,6 +201,8 @@ def test_formation_and_effects_are_those_of_plain_hooks(family: str) -> None:
             if layers:
                 found = [trial["sink_score"][name] for name in ("before", "after")]
                 np.testing.assert_allclose(found, scores[i] / len(along), atol=2e-5)
+            else:
+                assert trial["sink_score"] is None, "no attention reads the last block"
             if family == "gemma2":  # it caps its logits, which the head alone does not
                 assert trial["loss"] is None
                 continue
