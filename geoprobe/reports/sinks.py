@@ -283,7 +283,8 @@ _PLACE = {"run": pl.String, "checkpoint": pl.String, "index": pl.Int64}
 _FRAMES: dict[str, dict[str, Any]] = {
     "sink_scores": {"text": pl.String, "layer": pl.Int64, "head": pl.Int64, "position": pl.Int64}
     | {"value": pl.Float64, "stderr": pl.Float64},
-    "sink_norms": {"layer": pl.Int64, "what": pl.String, "norm": pl.Float64},
+    "sink_norms": {"layer": pl.Int64, "what": pl.String, "norm": pl.Float64}
+    | {"position": pl.Int64},
     "sink_stages": {"start": pl.Float64, "end": pl.Float64, "said": pl.String},
     "sink_formation": {"group": pl.String, "layer": pl.Int64, "cosine": pl.Float64}
     | {"length": pl.Float64},
@@ -328,11 +329,11 @@ def _marks(run: Run, label: str) -> dict[str, list[dict[str, Any]]]:
         names = ("text", "head", "position", "value", "stderr")
         found["sink_scores"] = scores.select(layer, *names).to_dicts()
     norms = {
-        f"primary, position {position}": arrays["sinks/candidate_norms"][:, position],
+        "primary": arrays["sinks/candidate_norms"][:, position],
         "median of the others": arrays["sinks/median_norm"],
     }
     found["sink_norms"] = [
-        {"layer": layer, "what": what, "norm": float(f"{norm:.5g}")}
+        {"layer": layer, "what": what, "norm": float(f"{norm:.5g}"), "position": position}
         for what, values in norms.items()
         for layer, norm in enumerate(values)
     ]

@@ -28,7 +28,7 @@ def measured() -> Any:
 
 @pytest.fixture(scope="module")
 def eager() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Attention to the first token (n, layers, heads, queries), norms, cosines (n, layers, time)."""
+    """Attention to the first token (n, layers, heads, queries); norms, cosines (n, layers, t)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

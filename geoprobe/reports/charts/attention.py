@@ -111,6 +111,7 @@ def _norms(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
         tooltip=[
             alt.Tooltip("layer:Q", title="block"),
             alt.Tooltip("what:N", title="token"),
+            alt.Tooltip("position:Q", title="position of the primary"),
             alt.Tooltip("norm:Q", title="norm", format=".4~g"),
         ],
     )
