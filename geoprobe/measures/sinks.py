@@ -272,11 +272,11 @@ def span(primary: ArrayLike) -> tuple[int, int]:
 
 
 def spans(primary: ArrayLike, found: Sequence[Stage]) -> list[tuple[int, int]]:
-    """Where secondary sinks are sought: one span for every stage of the primary.
+    """Where secondary sinks are sought.
 
     The authors' rule gives one span, that of the steepest rise. A model may have more stages than
-    that one: in each stage that the authors' span does not meet the same rule is applied to the
-    norms from the block before it to the block behind it.
+    those which this span meets: each of the others has a span by the same rule, from behind the
+    steepest rise into one of its blocks to behind the steepest fall from there on.
 
     Args:
         primary: Mean norm of the primary after each block (L,).
@@ -294,8 +294,9 @@ def spans(primary: ArrayLike, found: Sequence[Stage]) -> list[tuple[int, int]]:
         if stage not in met:
             # Before the first block there is the embedding, whose norm is small.
             before = norm[stage.start - 1] if stage.start else 0.0
-            start, end = span([before, *norm[stage.start : stage.end + 1]])
-            kept.append((stage.start - 1 + start, min(stage.start - 1 + end, stage.end)))
+            start = stage.start + int(np.diff([before, *norm[stage.start : stage.end]]).argmax())
+            falls = np.diff(norm[start : stage.end + 1])
+            kept.append((start, start + int(falls.argmin()) + 1 if len(falls) else stage.end))
     return sorted(kept)
 
 

@@ -201,7 +201,7 @@ class Capture:
             head = self.model.get_submodule(self.layout.head)
             last = self.after(final)
             found: Tensor = head(last.to(next(head.parameters()).dtype))
-        return found
+        return found.to(self.device)
 
     def check_head(self, inputs: Mapping[str, Tensor]) -> None:
         """Makes sure that the head alone turns `final` into the model's own logits.
@@ -213,10 +213,12 @@ class Capture:
         ours = self.logits(self.hidden(small, {}))
         with torch.inference_mode():
             own = self.model(**small, use_cache=False).logits
-        if not torch.allclose(own, ours, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+        if not torch.allclose(
+            own.to(ours.device), ours, rtol=1e-3, atol=1e-3 * float(own.abs().max())
+        ):
             raise UsageError(
-                f"Models of type {self.layout.family!r} change their logits after the head, which "
-                "direction ablation does not support; leave --ablate out."
+                f"Models of type {self.layout.family!r} change their logits after the head, so "
+                "that their losses cannot be had from edited hidden states."
             )
 
     def _in_order(

@@ -291,7 +291,7 @@ def _inside(
         if f"mlp.act.{i}" in taps:  # as wide as the neurons that it makes
             taps[f"mlp.act.{i}"] = replace(taps[f"mlp.act.{i}"], width=taps[f"neurons.{i}"].width)
         tap("mlp.out", mlp.down, "output", "its blocks have no MLP")
-        tap("mlp.add", mlp.norm, "output", "mlp.out is what is added")
+        tap("mlp.add", mlp.norm, "output", "no norm stands behind mlp.out")
     elif isinstance(row.mlp, Experts):
         for kind in ("mlp.gate", "mlp.act", "mlp.up", "neurons"):
             missing.setdefault(
@@ -301,7 +301,7 @@ def _inside(
             )
         tap("mlp.in", row.mlp.out, "input", "its blocks have no MLP")
         tap("mlp.out", row.mlp.out, "output", "its blocks have no MLP")
-        tap("mlp.add", None, "output", "mlp.out is what is added")
+        tap("mlp.add", None, "output", "no norm stands behind mlp.out")
     else:
         for kind in INSIDE[1:]:
             missing.setdefault(kind, "its blocks have no MLP")

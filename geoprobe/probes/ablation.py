@@ -134,7 +134,10 @@ def _hidden(subject: Subject) -> Iterator[tuple[Feed, Tensor]]:
     checked = False
     for feed in subject.feeds():
         if not checked:
-            subject.capture.check_head(feed.inputs)
+            try:
+                subject.capture.check_head(feed.inputs)
+            except UsageError as error:
+                raise UsageError(f"{error} Leave --ablate out.") from None
             checked = True
         yield feed, subject.capture.hidden(feed.inputs, {})
 

@@ -15,7 +15,7 @@ from geoprobe.data.corpus import Corpus
 from geoprobe.measures import sinks as rules
 from geoprobe.probes.base import Feed, Outcome, Subject
 from geoprobe.probes.sinks import NAME, SinksOptions, reading
-from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream, attended
+from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,10 +92,11 @@ class _Taken:
         self._outside: list[NDArray[np.float64]] = []
         self._index: list[NDArray[np.int64]] = []
         self.level_scores: dict[tuple[int, int], list[float]] = {}
-        self._levels_of: dict[int, list[tuple[int, int]]] = {}
-        for level, tokens in found.members().items():
+        self._levels_of: dict[int, list[tuple[tuple[int, int], list[int]]]] = {}
+        for level, tokens in found.members().items() if self._natural else ():
             for token in tokens.tolist():
-                self._levels_of.setdefault(token, []).append(level)
+                layers = found.attended(token, level[0])
+                self._levels_of.setdefault(token, []).append((level, layers))
         self._strip: NDArray[np.float32] | None = None
 
     def take(self, feeds: Iterator[Feed]) -> None:
@@ -129,6 +130,7 @@ class _Taken:
         self._index.append(feed.index)
 
         def seen(layer: int, mass: Tensor) -> None:
+            mass = mass.to(queries.device)  # layers may be on several devices
             sums = torch.einsum("bhqn,bqn->bhn", mass[..., : queries.shape[-1]].double(), queries)
             scores = sums[..., :first] / counts[:, None, :first].clamp(min=1)
             scores[(counts[:, None, :first] == 0).expand_as(scores)] = torch.nan
@@ -172,10 +174,10 @@ class _Taken:
         """Adds the mean score over heads, in the blocks of its life, of each secondary sink."""
         start, length = self._stream.offsets[feed.index[row]], int(feed.lengths[row])
         for slot, position in enumerate(positions):
-            for begins, lives in self._levels_of[int(start + position)]:
-                if layer in attended(begins, lives, self._attends.depth):
+            for level, layers in self._levels_of[int(start + position)]:
+                if layer in layers:
                     score = float(mass[:, int(position) : length, slot].double().mean())
-                    self.level_scores.setdefault((begins, lives), []).append(score)
+                    self.level_scores.setdefault(level, []).append(score)
 
     def _show(self, layer: int, feed: Feed, mass: Tensor) -> None:
         """Keeps what each token of the first sequence pays to its sinks, averaged over heads."""
@@ -226,7 +228,10 @@ class _Taken:
             found.arrays[f"{NAME}/strip"] = self._strip
             ids = self._stream.ids[: self._strip.shape[1]].tolist()
             found.findings.append({"kind": "strip", "token_ids": ids})
-        found.arrays[f"{NAME}/{self._text}/scores"] = np.nanmean(scores, axis=0)
+        taken = ~np.isnan(scores)
+        sums, counts = np.where(taken, scores, 0).sum(0), taken.sum(0)
+        means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        found.arrays[f"{NAME}/{self._text}/scores"] = means
         return found
 
 
@@ -252,7 +257,7 @@ def _level_findings(
                 "share": stream.having(at) / len(stream.lengths),
                 "token_ids": [token for token, _ in frequent],
                 "token_counts": [n for _, n in frequent],
-                "mean_norm": float(stream.norms[begins : begins + lives, at].mean()),
+                "mean_norm": float(stream.norms[:, at][found.alive(at, begins)].mean()),
                 "sink_score": float(np.mean(score)) if score else None,
                 "authors": rules.is_secondary(lives, depth, "authors"),
                 "depth": rules.is_secondary(lives, depth, "depth"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -234,6 +235,7 @@ class SinksProbe:
                 "token_ids": [token for token, _ in tokens],
                 "shares": [count / len(sinks.at) for _, count in tokens],
                 "spans": [list(span) for span in sinks.spans],
+                "secondary": int(sinks.secondary.sum()),
             }
         ]
         for stage in sinks.stages:
@@ -308,11 +310,11 @@ def reading(
         value = measure(values, *more)
     except Undefined as undefined:
         return Reading("", NAME, name, site, keys, None, None, len(values), reason=undefined.reason)
-    left_out = [
-        measure(values[kept], *(m[kept] for m in more))
-        for g in np.unique(groups)
-        if (kept := groups != g).any()
-    ]
+    left_out = []
+    for group in np.unique(groups):
+        kept = groups != group
+        with suppress(Undefined):  # what is left has no value, a replicate less
+            left_out.append(measure(values[kept], *(m[kept] for m in more)))
     stderr, reason = standard_error(value, left_out)
     reason = "" if stderr is not None else f"no standard error: {reason}"
     return Reading("", NAME, name, site, keys, value, stderr, len(values), reason=reason)

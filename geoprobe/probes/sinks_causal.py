@@ -46,7 +46,8 @@ class _Trial:
         group: The sinks.
         layer: The block.
         scores: Sums over the sinks of a sequence of their score; as it is, without, control (n, 3).
-        sinks: How many sinks were scored (n,).
+        sinks: How many sinks it has (n,).
+        scored: How many of them some attention reads (n,); `SLOTS` of them at most.
         losses: Summed losses of a sequence, likewise (n, 3).
         targets: How many tokens were predicted (n,).
     """
@@ -56,21 +57,17 @@ class _Trial:
     sequences: int
     scores: NDArray[np.float64] = field(init=False)
     sinks: NDArray[np.int64] = field(init=False)
+    scored: NDArray[np.int64] = field(init=False)
     losses: NDArray[np.float64] = field(init=False)
     targets: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         n = self.sequences
         self.scores, self.losses = np.zeros((n, 3)), np.zeros((n, 3))
-        self.sinks, self.targets = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self.sinks, self.scored, self.targets = np.zeros((3, n), dtype=np.int64)
 
-    def finding(self, depth: int, *, predicts: bool) -> dict[str, Any]:
-        """The trial as a finding, by the sequences that have such sinks.
-
-        Args:
-            depth: Number of layers whose attention was asked.
-            predicts: Whether losses were taken.
-        """
+    def finding(self, *, attends: bool, predicts: bool) -> dict[str, Any]:
+        """The trial as a finding, by the sequences that have such sinks."""
         found: dict[str, Any] = {
             "kind": "causal",
             "of": self.group.of,
@@ -82,7 +79,7 @@ class _Trial:
         }
         had = self.sinks > 0
         for name, sums, counts, taken in (
-            ("sink_score", self.scores, self.sinks, bool(self.group.attended(depth))),
+            ("sink_score", self.scores, self.scored, attends),
             ("loss", self.losses, self.targets, predicts),
         ):
             if taken and counts[had].sum():
@@ -138,11 +135,16 @@ def causal(
     """
     outcome = Outcome()
     count = len(stream.lengths)
-    levels = [group for group in formed.groups if group.of == "level"][:MOST_LEVELS]
+    levels = [group for group in formed.groups if group.of == "level"]
     levels = [group for group in levels if stream.having(group.tokens) >= LEAST_SHARE * count]
-    groups = [group for group in formed.groups if group.of == "primary"] + levels
+    groups = [group for group in formed.groups if group.of == "primary"] + levels[:MOST_LEVELS]
     trials = [_Trial(group, layer, count) for group in groups for layer in _layers(group)]
     if not trials:
+        why = formed.missing or (
+            "no MLP writes the direction of the sinks" if groups else "there are no sinks"
+        )
+        message = f"--causal has nothing to take away: {why}."
+        outcome.findings.append({"kind": "warning", "code": "no_causal", "message": message})
         return outcome
     predicts = None
     for feed in subject.feeds():
@@ -151,15 +153,17 @@ def causal(
             if attends is None and not predicts:
                 return outcome
         _Batch(attends, subject, feed, found, stream, predicts).take(trials)
-    depth = 0 if attends is None else attends.depth
-    outcome.findings += [trial.finding(depth, predicts=bool(predicts)) for trial in trials]
+    outcome.findings += [
+        trial.finding(attends=attends is not None, predicts=bool(predicts)) for trial in trials
+    ]
     return outcome
 
 
 def _layers(group: Group) -> list[int]:
     """The MLP that writes a group first, and the one that writes most of it."""
     first = group.first()
-    return list(dict.fromkeys(([] if first is None else [first[0]]) + [group.most()]))
+    layers = (None if first is None else first[0], group.most())
+    return list(dict.fromkeys(layer for layer in layers if layer is not None))
 
 
 def _predicts(capture: Capture, feed: Feed, outcome: Outcome) -> bool:
@@ -200,7 +204,7 @@ class _Batch:
         self._pass(tried, _AS_IT_IS, {})
         sinks = self.found.is_sink()
         for trial, mine in tried:
-            trial.sinks[index] = [len(places[:SLOTS]) for places in mine]
+            trial.sinks[index] = [len(places) for places in mine]
             trial.targets[index] = self.feed.lengths - 1
             site, along = written(layout, trial.layer), directions[trial.group.begins]
             self._pass([(trial, mine)], _WITHOUT, {site: _without(mine, along)})
@@ -252,23 +256,26 @@ class _Batch:
         else:
             batch, time = feed.mask.shape
             columns = torch.zeros(batch, time, SLOTS * len(tried), device=capture.device)
-            scored = [
-                (place, row, int(position), place * SLOTS + slot)
-                for place, (_, mine) in enumerate(tried)
-                for row, positions in enumerate(mine)
-                for slot, position in enumerate(positions[:SLOTS])
-            ]
-            for _, row, position, column in scored:
-                columns[row, position, column] = 1.0
-            layers = [trial.group.attended(attends.depth) for trial, _ in tried]
+            scored = []
+            for place, (trial, mine) in enumerate(tried):
+                for row, positions in enumerate(mine):
+                    item, count = feed.index[row], 0
+                    for slot, position in enumerate(positions[:SLOTS].tolist()):
+                        token = int(self.stream.offsets[item]) + position
+                        layers = self.found.attended(token, trial.group.begins)
+                        if layers:
+                            column = place * SLOTS + slot
+                            columns[row, position, column] = 1.0
+                            scored.append((trial, layers, row, position, column))
+                            count += 1
+                    trial.scored[item] = count
 
             def seen(layer: int, mass: Tensor) -> None:
-                for place, row, position, column in scored:
-                    if layer in layers[place]:
+                for trial, layers, row, position, column in scored:
+                    if layer in layers:
                         own = mass[row, :, position : int(feed.lengths[row]), column]
-                        sums = tried[place][0].scores
-                        score = float(own.double().mean()) / len(layers[place])
-                        sums[feed.index[row], variant] += score
+                        score = float(own.double().mean()) / len(layers)
+                        trial.scores[feed.index[row], variant] += score
 
             hidden = attends.run(feed.inputs, columns, seen, edits)
         if self.predicts:

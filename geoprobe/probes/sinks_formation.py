@@ -18,7 +18,7 @@ import torch
 
 from geoprobe.measures.sinks import ALIGNED
 from geoprobe.probes.base import Feed, Outcome, Subject
-from geoprobe.probes.sinks_found import Found, Stream, attended
+from geoprobe.probes.sinks_found import Found, Stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,8 @@ class Group:
         since: First block whose MLP may have written them: the one behind the span before.
         along: Signed cosine of each block's MLP output with the direction, up to `begins`; of one
             sign with that of the residual stream itself (n, begins + 1).
-        lengths: Of that output's component in the direction (n, begins + 1).
+        lengths: Of that output's component in the direction, before any multiplier that the family
+            has for what its blocks add (n, begins + 1).
         parts: Cosine with the primary at the same place, by part (n,).
     """
 
@@ -83,13 +84,10 @@ class Group:
         place = int(count.argmax())
         return self.since + place, float(count[place] / len(self.tokens))
 
-    def most(self) -> int:
-        """The block whose MLP writes most of the direction."""
-        return self.since + int(self.lengths[:, self.since :].mean(0).argmax())
-
-    def attended(self, depth: int) -> range:
-        """Layers whose attention reads them as sinks, of a model so deep."""
-        return attended(self.begins, self.lives, depth)
+    def most(self) -> int | None:
+        """The block whose MLP writes most of the direction; None where none writes any."""
+        written = self.lengths[:, self.since :].mean(0)
+        return self.since + int(written.argmax()) if written.max() > 0 else None
 
     def finding(self) -> dict[str, Any]:
         """The group as a finding."""
@@ -108,7 +106,9 @@ class Group:
             "first": None
             if first is None
             else {"layer": first[0], "share": first[1], "cosine": float(along[first[0]])},
-            "most": {
+            "most": None
+            if most is None
+            else {
                 "layer": most,
                 "cosine": float(along[most]),
                 "length": float(self.lengths[:, most].mean(dtype=np.float64)),

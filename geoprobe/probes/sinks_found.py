@@ -29,11 +29,12 @@ class Found:
         candidates: Mean norm of each candidate after every block (L, 8).
         median: Median norm of all tokens but the primary after every block (L,).
         stages: Where the primary stands out.
-        spans: Where secondary sinks are sought, a span a stage; without one nothing is a sink.
+        spans: Where secondary sinks are sought; without one nothing is a sink.
         at: The primary's place among the tokens, of each sequence that has one.
         having: The sequences that have one.
         levels: Where each token is a secondary sink, span by span.
         secondary: Whether it is one in any of them (tokens,).
+        bits: Along which candidates each token lies after every block, a bit each (L, tokens).
     """
 
     primary: int
@@ -45,6 +46,7 @@ class Found:
     having: NDArray[np.int64]
     levels: list[rules.Levels]
     secondary: NDArray[np.bool_]
+    bits: NDArray[np.uint8]
 
     @property
     def norm(self) -> NDArray[np.float64]:
@@ -58,6 +60,18 @@ class Found:
             found[self.at] = True
         return found
 
+    def alive(self, tokens: NDArray[np.int64], begins: int) -> NDArray[np.bool_]:
+        """In which blocks these tokens are sinks, of the span in which a level begins (L, n)."""
+        first, last = next(span for span in self.spans if span[0] <= begins < span[1])
+        found = np.zeros((len(self.bits), len(tokens)), dtype=bool)
+        found[first:last] = self.bits[first:last, tokens] >> self.primary & 1
+        return found
+
+    def attended(self, token: int, begins: int) -> list[int]:
+        """Layers whose attention reads it as a sink: that of block l + 1 reads what l gave."""
+        blocks = np.flatnonzero(self.alive(np.array([token]), begins)[:-1, 0])
+        return [int(block) + 1 for block in blocks]
+
     def members(self) -> dict[tuple[int, int], NDArray[np.int64]]:
         """The secondary sinks of each level, (first block, lifetime); the most frequent first."""
         found: dict[tuple[int, int], NDArray[np.int64]] = {}
@@ -67,11 +81,6 @@ class Found:
             for pair in np.unique(pairs, axis=0):
                 found[int(pair[0]), int(pair[1])] = tokens[(pairs == pair).all(1)]
         return dict(sorted(found.items(), key=lambda level: -len(level[1])))
-
-
-def attended(begins: int, lives: int, depth: int) -> range:
-    """Layers whose attention reads a level: that of block l + 1 reads what block l gave."""
-    return range(begins + 1, min(begins + lives + 1, depth))
 
 
 class Stream:
@@ -129,7 +138,7 @@ class Stream:
         others[at] = False
         median = np.array([float(np.median(n[others])) if others.any() else 0 for n in self.norms])
         norm = candidates[:, primary]
-        stages = rules.stages(norm, median)
+        stages = rules.stages(norm, median) if others.any() else []
         spans = rules.spans(norm, stages)
         aligned = (self._aligned >> primary & 1).astype(bool)
         # Without the primary nothing is aligned with it, and it is not a secondary one itself.
@@ -139,4 +148,7 @@ class Stream:
         secondary = np.zeros(len(self.ids), dtype=bool)
         for found in levels:
             secondary |= found.l_start >= 0
-        return Found(primary, candidates, median, stages, spans, at, having, levels, secondary)
+        return Found(
+            *(primary, candidates, median, stages, spans, at, having, levels, secondary),
+            self._aligned,
+        )

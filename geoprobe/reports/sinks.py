@@ -50,7 +50,7 @@ def sink_summary(run: Run) -> str:
     said = f"{label}: the primary sink is position {primary['position']}, in " + " and ".join(
         f"{_blocks(s)} ({words.number(s['peak_ratio'])} x the median norm)" for s in stages
     )
-    count = sum(level["count"] for level in levels)
+    count = primary["secondary"] if levels else 0
     said += f"; {words.count(count, 'secondary sink')} in {words.count(len(levels), 'level')}"
     return f"{said}{rate}."
 
@@ -185,7 +185,7 @@ def _formation(run: Run, label: str) -> Table:
             "none"
             if found["first"] is None
             else f"{found['first']['layer']} ({100 * found['first']['share']:.0f} %)",
-            str(found["most"]["layer"]),
+            "none" if found["most"] is None else str(found["most"]["layer"]),
         ]
         for found in formed[:MOST_LEVELS]
     ]
@@ -203,7 +203,7 @@ def _formation(run: Run, label: str) -> Table:
 
 def _causal(run: Run, label: str) -> Table:
     rows = []
-    control = {"sink_score": 0.0, "loss": 0.0}
+    control: dict[str, float] = {}
     for found in _of(run, label, "causal"):
         cells = [_group(found), str(found["layer"])]
         for what in ("sink_score", "loss"):
@@ -212,17 +212,21 @@ def _causal(run: Run, label: str) -> Table:
                 cells += ["-", "-"]
                 continue
             cells += [f"{of['before']:.3f}", words.with_error(of["change"], of["stderr"])]
-            control[what] = max(control[what], abs(of["control"]))
+            control[what] = max(control.get(what, 0.0), abs(of["control"]))
         rows.append(cells)
     return Table(
         f"Without the sinks' direction in what an MLP writes, {label}",
         ["sinks", "MLP", "sink score", "change", "loss", "change"],
         [0],
         rows,
-        "The same direction taken from as many other tokens changes scores by at most "
-        f"{words.number(control['sink_score'], 2)} and the loss by at most "
-        f"{words.number(control['loss'], 2)}."
-        if rows
+        "The same direction taken from as many other tokens changes "
+        + " and ".join(
+            f"{name} by at most {words.number(control[what], 2)}"
+            for what, name in (("sink_score", "scores"), ("loss", "the loss"))
+            if what in control
+        )
+        + "."
+        if control
         else "",
     )
 
@@ -264,7 +268,7 @@ def _course(run: Run) -> Table:
                 words.number(max((s["peak_ratio"] for s in stages), default=None))
                 if stages
                 else "-",
-                str(sum(level["count"] for level in levels)),
+                str(primary["secondary"] if levels else 0),
             ]
         )
     return Table(

@@ -79,12 +79,23 @@ def test_every_stage_has_a_span_by_the_authors_rule() -> None:
     assert spans([9.0], stages([9.0], [1.0])) == [(0, 1)]
 
 
-@given(st.lists(st.floats(0.1, 1e4), min_size=1, max_size=30))
-def test_spans_lie_in_order_and_do_not_overlap(norm: list[float]) -> None:
-    found = spans(norm, stages(norm, np.ones(len(norm))))
+@given(st.lists(st.tuples(st.floats(0.1, 1e4), st.floats(0.1, 1e3)), min_size=1, max_size=30))
+def test_spans_lie_in_order_and_do_not_overlap(norms: list[tuple[float, float]]) -> None:
+    norm, median = zip(*norms, strict=True)
+    places = stages(norm, median)
+    found = spans(norm, places)
     for first, last in found:
         assert 0 <= first < last <= len(norm)
+        assert any(s.start < last and first < s.end for s in places), "each is in a stage"
     assert all(a[1] <= b[0] for a, b in pairwise(found))
+    covered = [any(s.start < last and first < s.end for first, last in found) for s in places]
+    assert all(covered) or span(norm) not in found
+
+
+def test_a_rise_behind_a_stage_is_not_its_own() -> None:
+    norm, median = [1, 1, 5, 15, 15, 100, 10], [1, 1, 1, 10, 10, 10, 10]
+    assert [s[:2] for s in stages(norm, median)] == [(2, 3), (5, 6)]
+    assert spans(norm, stages(norm, median)) == [(2, 3), (5, 6)]
 
 
 @given(

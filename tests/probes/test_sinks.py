@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ def made(
 def test_planted_levels_two_stages_and_a_primary_behind_a_template() -> None:
     sinks = {(0, 9): (14, 20), (1, 9): (14, 20), (1, 12): (16, 19), (4, 3): (13, 20)}
     sinks |= {(5, 7): (4, 10), (2, 4): (1, 5)}  # in the modest stage, and from outside it
+    sinks |= {(3, 6): (14, 20)}
     states = made(24, 2, [(3, 8, 5.0), (12, 20, 80.0)], sinks)
     probe = watch(states, [20] * 6)
     outcome = probe.finish()
@@ -90,7 +92,7 @@ def test_planted_levels_two_stages_and_a_primary_behind_a_template() -> None:
     assert found == [(3, 8), (12, 20)]
     assert probe.found.spans == [(3, 8), (12, 20)]
     count = {level: len(tokens) for level, tokens in probe.found.members().items()}
-    assert count == {(14, 6): 2, (16, 3): 1, (13, 7): 1, (4, 4): 1, (3, 2): 1}
+    assert count == {(14, 6): 3, (16, 3): 1, (13, 7): 1, (4, 4): 1, (3, 2): 1}
     assert next(iter(count)) == (14, 6), "the most frequent first"
     assert secondary(probe, 1) == [9, 12]
     assert secondary(probe, 5) == [7]
@@ -102,6 +104,29 @@ def test_planted_levels_two_stages_and_a_primary_behind_a_template() -> None:
         expected = np.linalg.norm(x[:, 2].double().numpy(), axis=-1).mean()
         assert norms[f"block.{layer}"].value == pytest.approx(expected, rel=1e-6)
         assert norms[f"block.{layer}"].keys == {"position": 2}
+
+
+def test_a_sink_of_both_stages_is_one_sink_and_a_gap_is_no_attention() -> None:
+    states = made(24, 0, [(3, 8, 5.0), (12, 20, 80.0)], {(0, 9): (0, 24)})
+    noise = torch.randn(WIDTH, generator=torch.Generator().manual_seed(9))
+    states[15][0, 9] = noise  # for one block it goes elsewhere
+    probe = watch(states, [20] * 6)
+    found = next(f for f in probe.finish().findings if f["kind"] == "primary")
+    assert found["secondary"] == 1
+    assert probe.found is not None
+    assert list(probe.found.members()) == [(3, 5), (12, 7)]
+    token = 9
+    assert probe.found.attended(token, 3) == [4, 5, 6, 7, 8]
+    assert probe.found.attended(token, 12) == [13, 14, 15, 17, 18, 19, 20]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lengths", [[1, 10], [1, 1, 1], [2, 2], [1, 12, 3, 3]])
+def test_short_sequences_are_measured_or_have_their_reason(lengths: list[int]) -> None:
+    outcome = measured(tiny_model("llama"), ids_of(lengths), probe_text=("natural", "random"))
+    for reading in outcome.readings:
+        assert reading.reason if reading.value is None else np.isfinite(reading.value)
+    json.dumps(outcome.findings, allow_nan=False)
 
 
 def test_a_primary_that_never_stands_out_has_no_sinks() -> None:

@@ -236,7 +236,14 @@ def test_an_mlp_that_writes_nothing_of_it_is_not_said_to_write_first() -> None:
     outcome = measured(loud("llama"))
     for formed in of_kind(outcome, "formation"):
         assert formed["first"] is None, "the embedding makes these sinks, no MLP does"
-        assert abs(formed["most"]["cosine"]) < 0.9
+        assert formed["most"] is None or 0 < formed["most"]["cosine"] < 0.9
+    against = measured(loud("gpt2"), causal=True)
+    formed = next(f for f in of_kind(against, "formation") if f["of"] == "primary")
+    name = f"sinks/formation/primary-{formed['l_start']}-{formed['lifetime']}"
+    assert (against.arrays[name][1] < 0).all(), "its MLPs write against it"
+    assert formed["most"] is None
+    tried = [(f["of"], f["l_start"], f["lifetime"]) for f in of_kind(against, "causal")]
+    assert ("primary", formed["l_start"], formed["lifetime"]) not in tried
 
 
 def test_without_a_gate_there_are_four_parts_and_with_experts_two() -> None:
@@ -252,6 +259,7 @@ def test_without_a_gate_there_are_four_parts_and_with_experts_two() -> None:
 def test_a_model_that_only_one_thing_can_be_asked_of_is_asked_that() -> None:
     outcome = measured(tiny_model("mamba"), causal=True)
     assert not of_kind(outcome, "causal")
+    assert any(f["code"] == "no_causal" for f in of_kind(outcome, "warning"))
     model = loud("gemma2")
     outcome = measured(model, causal=True)
     assert any(f["code"] == "no_causal_loss" for f in of_kind(outcome, "warning"))
