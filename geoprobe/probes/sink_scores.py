@@ -15,7 +15,7 @@ from geoprobe.data.corpus import Corpus
 from geoprobe.measures import sinks as rules
 from geoprobe.probes.base import Feed, Outcome, Subject
 from geoprobe.probes.sinks import NAME, SinksOptions, reading
-from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream
+from geoprobe.probes.sinks_found import CANDIDATES, TRACED, Found, Stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from geoprobe.runs.reading import Key
 
 _SETS = ("first", "primary", "all")
-_TRACED = 16
-"""Secondary sinks of a sequence whose own scores are taken."""
-
 _LEARNED = 1e-3
 """Share of a row that is missing before a learned sink is told; rounding is far below."""
 
@@ -115,7 +112,7 @@ class _Taken:
         columns[:, :, -1] = 1.0
         traced = self._traced(feed)
         if traced:
-            own = torch.zeros(batch, time, _TRACED, device=real.device)
+            own = torch.zeros(batch, time, TRACED, device=real.device)
             for row, positions in traced.items():
                 for slot, position in enumerate(positions):
                     own[row, position, slot] = 1.0
@@ -147,8 +144,7 @@ class _Taken:
 
     def _secondary(self, sequence: int) -> NDArray[np.int64]:
         """Positions of the secondary sinks of a sequence."""
-        a, b = self._stream.offsets[sequence : sequence + 2]
-        return np.flatnonzero(self._found.secondary[a:b])
+        return self._stream.places(self._found.secondary, sequence)
 
     def _sets(self, feed: Feed, time: int) -> Tensor:
         """Which keys are in each set (batch, time, sets)."""
@@ -166,7 +162,7 @@ class _Taken:
         if not self._natural:
             return {}
         found = {row: self._secondary(int(item)) for row, item in enumerate(feed.index)}
-        return {row: positions[:_TRACED] for row, positions in found.items() if len(positions)}
+        return {row: positions[:TRACED] for row, positions in found.items() if len(positions)}
 
     def _trace(
         self, layer: int, feed: Feed, row: int, positions: NDArray[np.int64], mass: Tensor

@@ -19,7 +19,7 @@ from geoprobe.measures.estimate import jackknife
 from geoprobe.probes.base import Feed, Outcome, Subject
 from geoprobe.probes.next_tokens import losses
 from geoprobe.probes.sinks_formation import Formation, Group, written
-from geoprobe.probes.sinks_found import Found, Stream
+from geoprobe.probes.sinks_found import TRACED, Found, Stream
 from geoprobe.statistics import GROUPS
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 MOST_LEVELS, LEAST_SHARE = 3, 0.1
 """Levels that are tried: the most frequent ones, in at least this share of the sequences."""
-
-SLOTS = 16
-"""Sinks of a sequence whose scores are taken."""
 
 _AS_IT_IS, _WITHOUT, _CONTROL = range(3)
 
@@ -47,7 +44,7 @@ class _Trial:
         layer: The block.
         scores: Sums over the sinks of a sequence of their score; as it is, without, control (n, 3).
         sinks: How many sinks it has (n,).
-        scored: How many of them some attention reads (n,); `SLOTS` of them at most.
+        scored: How many of them some attention reads (n,); `TRACED` of them at most.
         losses: Summed losses of a sequence, likewise (n, 3).
         targets: How many tokens were predicted (n,).
     """
@@ -226,10 +223,7 @@ class _Batch:
         """Positions of the tokens of a group, row by row."""
         wanted = np.zeros(int(self.stream.offsets[-1]), dtype=bool)
         wanted[tokens] = True
-        return [
-            np.flatnonzero(wanted[self.stream.offsets[item] : self.stream.offsets[item + 1]])
-            for item in self.feed.index
-        ]
+        return [self.stream.places(wanted, int(item)) for item in self.feed.index]
 
     def _others(
         self, mine: Sequence[NDArray[np.int64]], sinks: NDArray[np.bool_]
@@ -237,8 +231,7 @@ class _Batch:
         """As many tokens of each row that are no sinks."""
         drawn = []
         for item, positions in zip(self.feed.index, mine, strict=True):
-            start, end = self.stream.offsets[item : item + 2]
-            free = np.flatnonzero(~sinks[start:end])
+            free = self.stream.places(~sinks, int(item))
             draw = np.random.default_rng([self.subject.seed, int(item)])
             drawn.append(draw.choice(free, min(len(positions), len(free)), replace=False))
         return drawn
@@ -255,16 +248,16 @@ class _Batch:
             hidden = capture.hidden(feed.inputs, edits)
         else:
             batch, time = feed.mask.shape
-            columns = torch.zeros(batch, time, SLOTS * len(tried), device=capture.device)
+            columns = torch.zeros(batch, time, TRACED * len(tried), device=capture.device)
             scored = []
             for place, (trial, mine) in enumerate(tried):
                 for row, positions in enumerate(mine):
                     item, count = feed.index[row], 0
-                    for slot, position in enumerate(positions[:SLOTS].tolist()):
+                    for slot, position in enumerate(positions[:TRACED].tolist()):
                         token = int(self.stream.offsets[item]) + position
                         layers = self.found.attended(token, trial.group.begins)
                         if layers:
-                            column = place * SLOTS + slot
+                            column = place * TRACED + slot
                             columns[row, position, column] = 1.0
                             scored.append((trial, layers, row, position, column))
                             count += 1

@@ -24,9 +24,9 @@ def emergence_findings(run: Run) -> Findings:
 
     The rate is that of the position where most attention rests in the end, the one with the largest
     newest rate on natural text; not of the primary sink, which is told by its norm, and in a young
-    model changes from checkpoint to checkpoint. Nothing is said where
-    it is below `LEAST_RATE`, where it has not risen by more than two combined standard errors since
-    the first checkpoint, or where it has been high from the first one on.
+    model changes from checkpoint to checkpoint. Nothing is said where it is below `LEAST_RATE`,
+    where it has not risen by more than two combined standard errors since the first checkpoint, or
+    where it has been high from the first one on.
 
     Args:
         run: The run so far.

@@ -201,11 +201,10 @@ class _Batch:
     def __init__(self, feed: Feed, stream: Stream, sought: NDArray[np.bool_], primary: int) -> None:
         rows, columns, tokens = [], [], []
         for row, item in enumerate(feed.index):
-            start, end = stream.offsets[item : item + 2]
-            places = np.flatnonzero(sought[start:end])
+            places = stream.places(sought, int(item))
             rows.append(np.full(len(places), row))
             columns.append(places)
-            tokens.append(start + places)
+            tokens.append(stream.offsets[item] + places)
         self.rows: NDArray[np.int64] = np.concatenate(rows)
         self.tokens: NDArray[np.int64] = np.concatenate(tokens)
         self._at = torch.from_numpy(self.rows), torch.from_numpy(np.concatenate(columns))
@@ -225,13 +224,13 @@ class _Batch:
         outputs: Mapping[str, int],
     ) -> None:
         """Fills in the tokens that this batch has of each group."""
-        place = {token: i for i, token in enumerate(self.tokens.tolist())}
         cosine = torch.nn.functional.cosine_similarity
         for group in groups:
-            mine = [i for i, token in enumerate(group.tokens.tolist()) if token in place]
-            if not mine:
+            _, mine, at = np.intersect1d(
+                group.tokens, self.tokens, assume_unique=True, return_indices=True
+            )
+            if not len(mine):
                 continue
-            at = [place[token] for token in group.tokens[mine].tolist()]
             own, primary = (x[at] for x in self._of[f"block.{group.begins}"])
             direction = torch.nn.functional.normalize(primary, dim=-1)
             sign = (own * direction).sum(-1).sign()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CANDIDATES = 8
 """Positions among which the primary sink is sought, and whose sink scores are given."""
 
+TRACED = 16
+"""Secondary sinks of a sequence whose own scores are taken."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -119,6 +122,11 @@ class Stream:
             self.norms[layer, at] = host[0][row, :length]
             self._aligned[layer, at] = host[1][row, :length]
             self.ids[at] = ids[row, :length]
+
+    def places(self, chosen: NDArray[np.bool_], sequence: int) -> NDArray[np.int64]:
+        """Positions of the chosen ones (tokens,) among the tokens of a sequence."""
+        start, end = self.offsets[sequence : sequence + 2]
+        return np.flatnonzero(chosen[start:end])
 
     def having(self, tokens: NDArray[np.int64]) -> int:
         """How many sequences have any of these tokens."""
