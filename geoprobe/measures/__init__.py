@@ -1,7 +1,21 @@
 """Measures: pure functions of finished statistics, each with its card. Arrays in, numbers out."""
 
 from geoprobe.measures import ablation  # noqa: F401  registers its cards
+from geoprobe.measures.collapse import cdnv, nc1, nc1_quotient, separation
+from geoprobe.measures.collapse_depth import Decay, geometry_distance, separation_decay
 from geoprobe.measures.estimate import StandardError, Undefined, bias_corrected, jackknife
+from geoprobe.measures.frames import (
+    nc2_equiangular,
+    nc2_equinorm,
+    nc2_etf,
+    nc2_etf_floor,
+    nc2_uniformity,
+    nc3_cosine,
+    nc3_duality,
+    nc4_mismatch,
+    nearest_means,
+)
+from geoprobe.measures.imbalance import Frame, general_orthogonal_frame, gof_distance
 from geoprobe.measures.intrinsic import TwoNN, intrinsic_dim, intrinsic_dim_ml, two_nn
 from geoprobe.measures.phases import Phase, phases
 from geoprobe.measures.registry import Card, card, cards, measure, register
@@ -40,6 +54,8 @@ from geoprobe.measures.spectra import (
 __all__ = [
     "AlphaFit",
     "Card",
+    "Decay",
+    "Frame",
     "Levels",
     "Phase",
     "Stage",
@@ -52,7 +68,11 @@ __all__ = [
     "bias_corrected",
     "card",
     "cards",
+    "cdnv",
     "eigenvalues",
+    "general_orthogonal_frame",
+    "geometry_distance",
+    "gof_distance",
     "intrinsic_dim",
     "intrinsic_dim_ml",
     "isoscore",
@@ -61,6 +81,17 @@ __all__ = [
     "massive_activation",
     "matrix_entropy",
     "measure",
+    "nc1",
+    "nc1_quotient",
+    "nc2_equiangular",
+    "nc2_equinorm",
+    "nc2_etf",
+    "nc2_etf_floor",
+    "nc2_uniformity",
+    "nc3_cosine",
+    "nc3_duality",
+    "nc4_mismatch",
+    "nearest_means",
     "nesum",
     "numerical_rank",
     "participation_ratio",
@@ -71,6 +102,8 @@ __all__ = [
     "rankme_corrected",
     "rankme_headless",
     "register",
+    "separation",
+    "separation_decay",
     "sink_mass",
     "sink_rate",
     "sink_score",

@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from geoprobe.errors import UsageError
+from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
+from geoprobe.measures.estimate import Undefined
+from geoprobe.measures.registry import ONLY_EXACT, measure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,3 +113,42 @@ def _minimiser(slope: float, depth: int) -> float:
         else:
             high = middle
     return float((low + high) / 2)
+
+
+@measure(
+    name="gof_distance",
+    title="Distance to the general orthogonal frame",
+    symbol="",
+    formula="|A/|A|_F - D/|D|_F|_F with the diagonal D that class counts and weight decays "
+    "predict; A is the Gram matrix of the class means, uncentred (key `of` = means), of the "
+    "classifier's rows (`rows`), or the mean logits W H without bias (`logits`).",
+    unit="1",
+    direction="either",
+    conventions=ONLY_EXACT,
+    source="Dang et al. 2023 (arXiv 2301.00437)",
+    bibtex=sources.DANG_2023,
+    pitfalls=(
+        "Predicted for the mean squared error without bias; cross-entropy collapses to others.",
+        "Weight decays are those of |WH - Y|^2/(2N) + lambda_W/2 |W|^2 + lambda_H/2 |H|^2; a decay "
+        "on all weights of a network is none on its features.",
+    ),
+    section="collapse",
+)
+def gof_distance(found: ArrayLike, diagonal: ArrayLike) -> float:
+    """How far a matrix is from a diagonal one, whatever their sizes.
+
+    Args:
+        found: Gram matrix, or mean logits with classes as rows and columns (C, C).
+        diagonal: What is predicted (C,); see `Frame`.
+
+    Returns:
+        From 0 to 2.
+
+    Raises:
+        Undefined: One of them is zero.
+    """
+    matrix, predicted = np.asarray(found, dtype=np.float64), np.diag(np.asarray(diagonal))
+    sizes = float(np.linalg.norm(matrix)), float(np.linalg.norm(predicted))
+    if not all(sizes):
+        raise Undefined("every class collapses to zero" if sizes[0] else "every vector is zero")
+    return float(np.linalg.norm(matrix / sizes[0] - predicted / sizes[1]))

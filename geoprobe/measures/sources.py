@@ -147,3 +147,92 @@ SECONDARY_SINKS_2025 = """@misc{wong2025secondary,
   eprint = {2512.22213},
   archivePrefix = {arXiv}
 }"""
+
+PAPYAN_2020 = """@article{papyan2020prevalence,
+  title = {Prevalence of neural collapse during the terminal phase of deep learning
+           training},
+  author = {Papyan, Vardan and Han, X. Y. and Donoho, David L.},
+  journal = {Proceedings of the National Academy of Sciences},
+  volume = {117},
+  number = {40},
+  pages = {24652--24663},
+  year = {2020},
+  doi = {10.1073/pnas.2015509117},
+  eprint = {2008.08186},
+  archivePrefix = {arXiv}
+}"""
+
+HE_SU_2023 = """@article{he2023law,
+  title = {A law of data separation in deep learning},
+  author = {He, Hangfeng and Su, Weijie J.},
+  journal = {Proceedings of the National Academy of Sciences},
+  volume = {120},
+  number = {36},
+  year = {2023},
+  eprint = {2210.17020},
+  archivePrefix = {arXiv}
+}"""
+
+TIRER_BRUNA_2022 = """@inproceedings{tirer2022extended,
+  title = {Extended Unconstrained Features Model for Exploring Deep Neural Collapse},
+  author = {Tirer, Tom and Bruna, Joan},
+  booktitle = {Proceedings of the 39th International Conference on Machine Learning},
+  series = {PMLR},
+  volume = {162},
+  year = {2022},
+  eprint = {2202.08087},
+  archivePrefix = {arXiv}
+}"""
+
+TIRER_2023 = """@inproceedings{tirer2023perturbation,
+  title = {Perturbation Analysis of Neural Collapse},
+  author = {Tirer, Tom and Huang, Haoxiang and Niles-Weed, Jonathan},
+  booktitle = {Proceedings of the 40th International Conference on Machine Learning},
+  series = {PMLR},
+  volume = {202},
+  year = {2023},
+  eprint = {2210.16658},
+  archivePrefix = {arXiv}
+}"""
+
+GALANTI_2022 = """@inproceedings{galanti2022role,
+  title = {On the Role of Neural Collapse in Transfer Learning},
+  author = {Galanti, Tomer and Gy{\\"o}rgy, Andr{\\'a}s and Hutter, Marcus},
+  booktitle = {International Conference on Learning Representations},
+  year = {2022},
+  eprint = {2112.15121},
+  archivePrefix = {arXiv}
+}"""
+
+ZHU_2021 = """@inproceedings{zhu2021geometric,
+  title = {A Geometric Analysis of Neural Collapse with Unconstrained Features},
+  author = {Zhu, Zhihui and Ding, Tianyu and Zhou, Jinxin and Li, Xiao and You, Chong and
+            Sulam, Jeremias and Qu, Qing},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {34},
+  year = {2021},
+  eprint = {2105.02375},
+  archivePrefix = {arXiv}
+}"""
+
+WU_PAPYAN_2024 = """@inproceedings{wu2024linguistic,
+  title = {Linguistic Collapse: Neural Collapse in (Large) Language Models},
+  author = {Wu, Robert and Papyan, Vardan},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {37},
+  year = {2024},
+  eprint = {2405.17767},
+  archivePrefix = {arXiv}
+}"""
+
+DANG_2023 = """@inproceedings{dang2023neural,
+  title = {Neural Collapse in Deep Linear Networks: From Balanced to Imbalanced Data},
+  author = {Dang, Hien and Tran, Tho and Osher, Stanley and Tran-The, Hung and Ho, Nhat
+            and Nguyen, Tan},
+  booktitle = {Proceedings of the 40th International Conference on Machine Learning},
+  series = {PMLR},
+  volume = {202},
+  year = {2023},
+  eprint = {2301.00437},
+  archivePrefix = {arXiv}
+}"""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_CHUNK_ROWS = 1024
+CHUNK_ROWS = 1024
 """Rows cast to float64 at a time: the copy stays near the processor, whatever the batch is."""
 
 
@@ -87,11 +87,11 @@ class GroupedMoments:
         """Adds rows (n, d) of any float dtype to one group."""
         if rows.shape[0] == 0:
             return
-        for start in range(0, rows.shape[0], _CHUNK_ROWS):
-            self._update(rows[start : start + _CHUNK_ROWS], group % self.n_groups)
+        for start in range(0, rows.shape[0], CHUNK_ROWS):
+            self._update(rows[start : start + CHUNK_ROWS], group % self.n_groups)
 
     def _update(self, rows: Tensor, group: int) -> None:
-        room = _scratch("chunk", (_CHUNK_ROWS, self.width), torch.float64, self.device)
+        room = scratch("chunk", (CHUNK_ROWS, self.width), torch.float64, self.device)
         exact = room[: rows.shape[0]]
         exact.copy_(rows)
         if not self.counts.any():
@@ -100,12 +100,12 @@ class GroupedMoments:
         if self._unit is not None:
             norms = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
             self.zero_rows[group] += int((norms == 0).sum())
-            units = _scratch("units", room.shape, room.dtype, self.device)[: rows.shape[0]]
+            units = scratch("units", room.shape, room.dtype, self.device)[: rows.shape[0]]
             torch.div(exact, norms.masked_fill_(norms == 0, 1.0), out=units)
-            _add_outer(self._unit[group], units)
+            add_outer(self._unit[group], units)
         exact -= self._shift
         self._first[group].add_(exact.sum(0))
-        _add_outer(self._second[group], exact)
+        add_outer(self._second[group], exact)
 
     def merge(self, other: GroupedMoments) -> None:
         """Adds another accumulator's rows; it may have another shift and is left as it was."""
@@ -162,9 +162,7 @@ class GroupedMoments:
         for group in others:
             total += parts[group]
         total /= self.count(without)
-        for a, b in _blocks(self.width):
-            total[b:, a:b] = total[a:b, b:].T
-        return total
+        return symmetric(total)
 
 
 def _cross(first: Tensor, delta: Tensor) -> Tensor:
@@ -172,7 +170,7 @@ def _cross(first: Tensor, delta: Tensor) -> Tensor:
     return outer + outer.T
 
 
-def _scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Memory to work in: one of each name a thread, for all accumulators of a shape."""
     held: Tensor | None = getattr(_mine, name, None)
     if held is None or (held.shape, held.dtype, held.device) != (shape, dtype, device):
@@ -182,7 +180,7 @@ def _scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torc
     return held
 
 
-def _add_outer(total: Tensor, rows: Tensor) -> None:
+def add_outer(total: Tensor, rows: Tensor) -> None:
     """Adds rowsᵀ rows to `total`, upper block triangle only: two thirds of the full product's work.
 
     BLAS's own dsyrk, from SciPy, is faster alone and twice as slow beside a forward pass, as its
@@ -190,6 +188,13 @@ def _add_outer(total: Tensor, rows: Tensor) -> None:
     """
     for a, b in _blocks(rows.shape[1]):
         total[a:b, a:].addmm_(rows[:, a:b].T, rows[:, a:])
+
+
+def symmetric(total: Tensor) -> Tensor:
+    """The matrix (d, d) whose upper blocks `add_outer` has filled, in place."""
+    for a, b in _blocks(len(total)):
+        total[b:, a:b] = total[a:b, b:].T
+    return total
 
 
 def _blocks(width: int) -> list[tuple[int, int]]:
@@ -230,7 +235,7 @@ class Rows:
             self.update(activations[torch.arange(len(at), device=at.device), at], index)
             return
         batch, time, width = activations.shape
-        rows = _scratch("rows", (batch, width), activations.dtype, activations.device)
+        rows = scratch("rows", (batch, width), activations.dtype, activations.device)
         flat = activations.reshape(batch * time, width)
         torch.index_select(flat, 0, at + torch.arange(batch) * time, out=rows)
         self.values.index_copy_(0, torch.from_numpy(index), rows)
