@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import CheckpointError, UsageError
-from geoprobe.job import Job, Options, find_ready, make_job
+from geoprobe.job import USUAL_SEQUENCES, Job, Options, find_ready, make_job
 from geoprobe.runs.folder import Run as RunFolder
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _run_of(job: Job, corpus: Inputs, device: Any, series: dict[str, Any]) -> Ru
     for name in ("images", "data"):
         value = getattr(job.options, name)
         if value is not None:
-            recorded[name] = Path(value).name if isinstance(value, str | Path) else "an array"
+            recorded[name] = _shown_data(value)
     header = _header(job.command, recorded, corpus.describe(), series)
     header["environment"] |= {"device": str(device), "dtype": job.options.dtype}
     header["chosen"] = {
@@ -121,6 +121,18 @@ def _run_of(job: Job, corpus: Inputs, device: Any, series: dict[str, Any]) -> Ru
         "statistics_memory": statistics_memory(device),
     }
     return _create(job.out, header, job.fresh)
+
+
+def _shown_data(value: Any) -> Any:
+    """What was fed, as a run records it: names of files without their folders."""
+    if isinstance(value, str | Path):
+        name, equals, path = str(value).partition("=")
+        return f"{name}={Path(path).name}" if equals and "/" not in name else Path(value).name
+    if isinstance(value, Mapping):
+        return {str(name): _shown_data(item) for name, item in value.items()}
+    if isinstance(value, list | tuple) and all(isinstance(v, str | Path) for v in value):
+        return [_shown_data(item) for item in value]
+    return "an array"
 
 
 def open_run(path: str | Path) -> Run:
@@ -173,7 +185,7 @@ def plan(
             raise
         # Without a tokenizer: full sequences, as the built-in corpus has them.
         ready.fetcher.small(ready.measurable[-1])
-        lengths = np.full(asked.sequences, asked.length)
+        lengths = np.full(asked.sequences or USUAL_SEQUENCES, asked.length)
     return estimate(
         ready.measurable,
         job.plans,
@@ -315,6 +327,7 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 layers=job.options.layers,
                 sites=job.options.sites,
                 tick=job.progress.batches,
+                note=job.progress.note,
             ).named("model")
             run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
     finally:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from geoprobe.commands import corpus, explain, export, layout, plan, rank, report, series, sinks
+from geoprobe.commands import (
+    collapse,
+    corpus,
+    explain,
+    export,
+    layout,
+    plan,
+    rank,
+    report,
+    series,
+    sinks,
+)
 from geoprobe.errors import GeoprobeError
 
 app = typer.Typer(
@@ -22,6 +33,7 @@ app = typer.Typer(
 )
 app.command("rank")(rank.rank)
 app.command("sinks")(sinks.sinks)
+app.command("collapse")(collapse.collapse)
 app.command("series")(series.series)
 app.command("plan")(plan.plan)
 app.command("layout")(layout.layout)

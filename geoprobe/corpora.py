@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.families import FAMILIES, TEXT, Reads
@@ -20,6 +22,7 @@ from geoprobe.models.weights import PROCESSOR_FILES, TOKENIZER_FILES
 if TYPE_CHECKING:
     from geoprobe.data.arrays import Arrays
     from geoprobe.data.corpus import Corpus
+    from geoprobe.data.examples import Examples
     from geoprobe.data.inputs import Inputs
 
 
@@ -35,6 +38,8 @@ class Sources:
         tokenizer: Folder of a tokenizer or an image processor to use for every checkpoint, or None
             for their own.
         trust_remote_code: Whether code that comes with one of them may run.
+        examples: Labelled items; None where none were given.
+        length: Tokens that a text of them has at most.
     """
 
     tokenise: Callable[[Any], Corpus]
@@ -43,6 +48,16 @@ class Sources:
     data: Arrays | None = None
     tokenizer: str | None = None
     trust_remote_code: bool = False
+    examples: Examples | None = None
+    length: int = 0
+
+    @property
+    def helper(self) -> Literal["tokenizer", "processor"] | None:
+        """What of a checkpoint makes its input of the items."""
+        if self.data is not None or (self.examples and self.examples.kind == "arrays"):
+            return None
+        pictures = self.images or (self.examples and self.examples.kind == "images")
+        return "processor" if pictures else "tokenizer"
 
     def check(self, reads: Reads | None, family: str) -> None:
         """Makes sure that a model can read what is fed.
@@ -54,7 +69,9 @@ class Sources:
         Raises:
             UsageError: It cannot.
         """
-        if reads is None:
+        if self.examples is not None:
+            self._check_examples(self.examples, reads, family)
+        elif reads is None:
             if self.images:
                 raise UsageError(
                     "--images needs a model with an image processor; for a network of --factory, "
@@ -84,8 +101,31 @@ class Sources:
                 f"{self.data.x.shape}; for image files, give --images FOLDER."
             )
 
+    def _check_examples(self, examples: Examples, reads: Reads | None, family: str) -> None:
+        wants = "text" if reads == TEXT else "images"
+        if reads is None:
+            if examples.kind == "images" or (examples.kind == "text" and self.tokenizer is None):
+                raise UsageError(
+                    f"--data holds {examples.kind}: {family} of --factory is fed arrays, a .npz or "
+                    ".safetensors file with x and y, or text with --tokenizer FOLDER."
+                )
+        elif examples.kind not in (wants, "arrays"):
+            raise UsageError(
+                f"--data holds {examples.kind}, and {family} models read {wants}; give a "
+                + ("file with text and labels." if wants == "text" else "folder of images.")
+            )
+        elif wants == "images" and examples.kind == "arrays":
+            shape = np.asarray(examples.items).shape
+            if len(shape) != 4:
+                raise UsageError(
+                    f"--data: {family} models read pixels of shape (images, channels, height, "
+                    f"width), and x is of shape {shape}."
+                )
+
     def with_(self, helper: Any, reads: Reads | None) -> Inputs:
         """What a model is fed, given its tokenizer or image processor (None for data)."""
+        if self.examples is not None:
+            return self.examples.fed(helper, self.length, token_ids=reads == TEXT)
         if self.data is not None:
             return self.data.as_token_ids() if reads == TEXT else self.data
         if self.images:
@@ -119,11 +159,11 @@ class Corpora:
         sources = self._sources
         reads, family = _reads_of(checkpoint)
         sources.check(reads, family)
-        key = "" if sources.data is not None else self._digest(checkpoint)
+        key = self._digest(checkpoint) if sources.helper else ""
         if key not in self._known:
             helper = None
-            if sources.data is None:
-                load = load_processor if sources.images else load_tokenizer
+            if sources.helper:
+                load = load_processor if sources.helper == "processor" else load_tokenizer
                 helper = load(
                     checkpoint, sources.tokenizer, trust_remote_code=sources.trust_remote_code
                 )
@@ -133,7 +173,8 @@ class Corpora:
     def _digest(self, checkpoint: Checkpoint) -> str:
         """What identifies a checkpoint's tokenizer or image processor."""
         override = self._sources.tokenizer
-        files = PROCESSOR_FILES if self._sources.images else TOKENIZER_FILES
+        pictures = self._sources.helper == "processor"
+        files = PROCESSOR_FILES if pictures else TOKENIZER_FILES
         if checkpoint.kind != "gguf":
             folder = companion_folder(checkpoint, override, files)
             stamps = tuple(

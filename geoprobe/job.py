@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from geoprobe.models.series import Checkpoint, Series
     from geoprobe.probes.base import Plan
     from geoprobe.survey import Progress
+
+USUAL_SEQUENCES = 1024
+"""Sequences, images or items where no number is asked for."""
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """accelerate's ways to spread a model."""
@@ -47,10 +50,13 @@ class Options:
             demo series' own text for `demo`, and the built-in corpus for everything else.
         images: A folder of image files, for models that read images.
         data: A .npy file, or a .npz or .safetensors file with an array `x`, that is fed as it is:
-            the main input of the model, items first.
+            the main input of the model, items first. For probes of labelled data what
+            `geoprobe.data.examples.read_examples` reads: one set or several, with names.
         factory: `package.module:function` that builds the network whose weights the series has.
         field: Field of a .jsonl or .parquet document that holds its text.
-        sequences: At most this many sequences, images or items.
+        label_field: Field that holds its label.
+        sequences: At most this many sequences, images or items (of each set of labelled data);
+            None is 1024, and all of labelled data.
         length: Tokens a sequence at most.
         batch_size: Sequences a batch; None chooses.
         layers: Block numbers (`0,-1`, `::4`), or None for all.
@@ -69,10 +75,11 @@ class Options:
     probes: tuple[str, ...] = ("spectrum",)
     text: tuple[str, ...] = ()
     images: str | None = None
-    data: str | None = None
+    data: Any = None
     factory: str | None = None
     field: str = "text"
-    sequences: int = 1024
+    label_field: str = "label"
+    sequences: int | None = None
     length: int = 128
     batch_size: int | None = None
     layers: str | None = None
@@ -137,7 +144,14 @@ def make_job(
     rest = {n: v for n, v in options.items() if n not in shared}
     usual = {"tokens": settled.usual_tokens}
     plans, settled_rest = choose_plans(settled.probes, rest, usual)
+    if settled.sequences is None and (settled.data is None or _data_of(plans) != "labelled"):
+        settled = replace(settled, sequences=USUAL_SEQUENCES)
     return Job(settled, plans, settled_rest, out, fresh, progress or Silent(), command)
+
+
+def _data_of(plans: Sequence[Plan]) -> str:
+    """What data that is given is read as: with all that one of the probes wants of it."""
+    return next((plan.data for plan in plans if plan.data != "items"), "items")
 
 
 @dataclass(frozen=True)
@@ -174,15 +188,27 @@ class Job:
 
         options = self.options
         images: tuple[Path, ...] = ()
-        data = None
+        data = examples = None
         if options.images:
             from geoprobe.data.images import image_files
 
             images = image_files(options.images, options.sequences)
         if options.data is not None:
-            from geoprobe.data.arrays import read_array
+            kind = _data_of(self.plans)
+            if kind == "items":
+                from geoprobe.data.arrays import read_array
 
-            data = read_array(options.data, options.sequences)
+                data = read_array(options.data, options.sequences)
+            else:
+                from geoprobe.data.examples import read_examples
+
+                examples = read_examples(
+                    options.data,
+                    field=options.field,
+                    label_field=options.label_field,
+                    most=options.sequences,
+                    labelled=kind == "labelled",
+                )
         return Sources(
             self.tokenise,
             images,
@@ -190,6 +216,8 @@ class Job:
             data,
             options.tokenizer,
             options.trust_remote_code,
+            examples,
+            options.length,
         )
 
 

@@ -144,7 +144,7 @@ def estimate(
         one = example(model, layout, 1, 1, image=image, device=meta, dtype=torch.bfloat16)
         times = Capture(model, layout).times(one, chosen)
     longest = int(lengths.max()) * max(times.values(), default=1)
-    survey = Survey(layout, chosen, lengths, 0, memory, dtype, device, device, times)
+    survey = Survey(layout, chosen, lengths, 0, memory, dtype, device, device, times, corpus)
     survey = place_statistics(survey, plans)
     costs = [cost for plan in plans for cost in plan.cost(survey)]
     with quiet_transformers():

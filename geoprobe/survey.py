@@ -61,6 +61,7 @@ def measure_model(
     layers: str | None = None,
     sites: str | None = None,
     tick: Callable[[int, int, int], None] = lambda *_: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Measures one loaded model: one pass for all probes, then the studies.
 
@@ -76,6 +77,7 @@ def measure_model(
         sites: Sites to watch, as `--sites` has them.
         tick: Called after each batch of each pass with the batches of the pass that are done, how
             many it has, and the tokens fed so far.
+        note: Called with what the user should know meanwhile.
 
     Raises:
         UsageError: This model does not have what the options ask for.
@@ -89,7 +91,7 @@ def measure_model(
     first = feed(corpus, np.arange(1), device, reads, dtype)
     times = capture.times(first.inputs, chosen) if first.made_by_model else {}
     survey = Survey(
-        loaded.layout, chosen, corpus.lengths, seed, memory, dtype, device, device, times
+        loaded.layout, chosen, corpus.lengths, seed, memory, dtype, device, device, times, corpus
     )
     survey = place_statistics(survey, plans)
     probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
@@ -120,7 +122,7 @@ def measure_model(
     outcome = Outcome(findings=[warning] if warning else [])
     for probe in probes:
         outcome.add(probe.finish())
-    subject = Subject(capture, batches, seed)
+    subject = Subject(capture, batches, seed, note)
     for plan in plans:
         if plan.study is not None:
             outcome.add(plan.study.run(subject))
@@ -381,6 +383,7 @@ def _with_room(
                 layers=settings.layers,
                 sites=settings.sites,
                 tick=progress.batches,
+                note=progress.note,
             )
             return outcome, batch_size
         except GeoprobeError:

@@ -107,7 +107,7 @@ def _rows(found: Layout) -> list[tuple[str, int, str]]:
             parts[number_at] = "N"
         where = ".".join(parts)
         half = "" if tap.half is None else f", {('first', 'second')[tap.half]} half"
-        at = f"{tap.side} of {found.backbone}{'.' * bool(found.backbone)}{where}{half}"
+        at = f"{tap.side} of {found.root}{'.' * bool(found.root)}{where}{half}"
         rows.setdefault((kind, found.width_of(site), at), []).append(site)
     return [
         (few[0] if len(few) == 1 else f"{few[0]} to {few[-1]}", width, at)
@@ -130,7 +130,7 @@ def _document(label: str, found: Layout) -> dict[str, Any]:
             {
                 "site": site,
                 "width": found.width_of(site),
-                "module": f"{found.backbone}.{tap.module}".lstrip("."),
+                "module": f"{found.root}.{tap.module}".lstrip("."),
                 "side": tap.side,
                 "half": tap.half,
             }

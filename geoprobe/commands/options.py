@@ -335,8 +335,11 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
         },
     }
     for name in ("images", "data"):
-        if given.get(name) is not None:
-            found[name] = str(given[name])
+        value = given.get(name)
+        if isinstance(value, list):
+            found[name] = [str(item) for item in value]
+        elif value is not None:
+            found[name] = str(value)
     for option, name in _LISTS.items():
         if given.get(option) is not None:
             found[name] = words(given[option])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,45 +104,79 @@ def read_array(data: Any, most: int | None = None) -> Arrays:
     source = "the array given"
     if isinstance(data, str | Path):
         source, data = Path(data).name, _x_of(Path(data).expanduser())
+    x = as_numpy(data)
+    return Arrays(x[evenly_spaced(len(x), most)], source)
+
+
+def as_numpy(data: Any) -> NDArray[Any]:
+    """An array, tensor or sequence as a NumPy array of at least one axis.
+
+    Raises:
+        UsageError: It is no array.
+    """
     if hasattr(data, "detach"):
         data = data.detach().cpu()
         narrow = data.dtype.is_floating_point and data.dtype.itemsize < 4  # bfloat16, ...
         data = (data.float() if narrow else data).numpy()
     try:
-        x = np.atleast_1d(np.asarray(data))
+        return np.atleast_1d(np.asarray(data))
     except ValueError as error:
         raise UsageError(f"--data: what was given is no array ({error}).") from error
-    if most is not None and len(x) > most:
-        x = x[np.linspace(0, len(x) - 1, most).round().astype(int)]
-    return Arrays(x, source)
+
+
+def evenly_spaced(n: int, most: int | None) -> NDArray[np.int64] | slice:
+    """Which of n items to take where at most so many are wanted: first, last and evenly between.
+
+    Items sorted by class so give all of their classes. All of them are a slice, which copies none.
+    """
+    if most is None or n <= most:
+        return slice(None)
+    return np.linspace(0, n - 1, most).round().astype(np.int64)
 
 
 def _x_of(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"--data {path}: there is no such file.")
-    try:
-        if path.suffix == ".npy":
+    if path.suffix == ".npy":
+        with _reading(path):
             return np.load(path, allow_pickle=False)
-        if path.suffix == ".npz":
+    if path.suffix in (".npz", ".safetensors"):
+        return named_arrays(path, lambda names: [_name_of_x(path, names)])[0]
+    raise UsageError(f"--data {path}: give a .npy, .npz or .safetensors file.")
+
+
+def named_arrays(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> list[Any]:
+    """Arrays (tensors of a .safetensors file) of an .npz or .safetensors file.
+
+    Args:
+        path: The file.
+        choose: Names of those to read, given the names of all.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    with _reading(path):
+        if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as found:
-                return found[_name_of_x(path, list(found.files))]
-        if path.suffix == ".safetensors":
-            return _x_of_safetensors(path)
+                return [found[name] for name in choose(list(found.files))]
+        from safetensors import safe_open
+
+        # NumPy has no bfloat16, so torch reads it.
+        with safe_open(path, framework="pt") as file:
+            return [file.get_tensor(name) for name in choose(list(file.keys()))]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what can go wrong with a file of arrays into a sentence."""
+    try:
+        yield
     except UsageError:
         raise
     except Exception as error:  # a damaged archive can make NumPy raise anything
         raise UsageError(
             f"--data {path}: cannot be read ({' '.join(str(error).split())[:200]})."
         ) from error
-    raise UsageError(f"--data {path}: give a .npy, .npz or .safetensors file.")
-
-
-def _x_of_safetensors(path: Path) -> Any:
-    from safetensors import safe_open
-
-    # NumPy has no bfloat16, so torch reads it.
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor(_name_of_x(path, list(file.keys())))
 
 
 def _name_of_x(path: Path, names: list[str]) -> str:
@@ -148,6 +184,9 @@ def _name_of_x(path: Path, names: list[str]) -> str:
         return "x"
     if len(names) == 1:
         return names[0]
-    raise UsageError(
-        f"--data {path}: it has no array x (it has {', '.join(map(repr, names)) or 'none'})."
-    )
+    raise UsageError(f"--data {path}: it has no array x (it has {listed(names)}).")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names of arrays, for people."""
+    return ", ".join(map(repr, names)) or "none"

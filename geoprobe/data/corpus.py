@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -134,7 +134,7 @@ def build_corpus(
     Raises:
         UsageError: A file is missing, empty or not what its name says, or too little text is left.
     """
-    _check_room(tokenizer, length)
+    check_room(tokenizer, length)
     if text is None:
         from geoprobe.data.builtin import SOURCE, builtin_text
 
@@ -146,9 +146,17 @@ def build_corpus(
         found = _tokenised(tokenizer, text, field, length, sequences)
         names = [Path(item).name if is_file_name(item) else "strings" for item in text]
         source = ", ".join(dict.fromkeys(names)) or "no text"
+    return corpus_of(tokenizer, _first_non_empty(found, sequences), source)
+
+
+def corpus_of(tokenizer: Any, sequences: Iterable[Sequence[int]], source: str) -> Corpus:
+    """A corpus of sequences that a tokenizer has made, with its padding and its texts of tokens.
+
+    Raises:
+        UsageError: Fewer than two of the sequences have tokens.
+    """
     pad = tokenizer.pad_token_id
-    chosen = _first_non_empty(found, sequences)
-    made = Corpus.from_ids(chosen, pad_id=0 if pad is None else int(pad), source=source)
+    made = Corpus.from_ids(sequences, pad_id=0 if pad is None else int(pad), source=source)
     return replace(made, decode=lambda token: str(tokenizer.decode([token])))
 
 
@@ -193,24 +201,26 @@ def _tokenised(
     length: int,
     sequences: int | None,
 ) -> Iterator[Sequence[int]]:
-    def tokenise(documents: list[str]) -> list[list[int]]:
-        encoded = tokenizer(
-            documents, truncation=True, max_length=length, return_attention_mask=False
-        )
-        return list(encoded["input_ids"])
-
     for item in text:
         if not is_file_name(item):
-            yield from tokenise([_no_half_characters(str(item), "A string of text")])
+            document = no_half_characters(str(item), "A string of text")
+            yield from tokenise(tokenizer, [document], length)
             continue
         path = Path(item)
         _check_file(path)
         if path.suffix.lower() == ".txt":
             yield from packed(tokenizer, _read_text(path), length, sequences)
             continue
-        documents = read_documents(path, field)
-        while some := list(islice(documents, _DOCUMENTS_AT_ONCE)):
-            yield from tokenise(some)
+        yield from tokenise(tokenizer, read_documents(path, field), length)
+
+
+def tokenise(tokenizer: Any, documents: Iterable[str], length: int) -> Iterator[Sequence[int]]:
+    """Token ids of each document, default special tokens included, cut to a length; in chunks."""
+    left = iter(documents)
+    while some := list(islice(left, _DOCUMENTS_AT_ONCE)):
+        yield from tokenizer(some, truncation=True, max_length=length, return_attention_mask=False)[
+            "input_ids"
+        ]
 
 
 def packed(
@@ -273,64 +283,88 @@ def read_documents(path: Path, field: str) -> Iterator[str]:
         UsageError: A line is not a JSON object, the field is missing or no text, or the file
             cannot be read or holds no document, or only blank ones.
     """
+    for document, _ in read_rows(path, field):
+        yield document[field]
+
+
+def read_rows(
+    path: Path, field: str, more: Mapping[str, str] | None = None, option: str = "--text"
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """The documents of a .jsonl or .parquet file with more of their fields, as they are asked for.
+
+    Args:
+        path: The file.
+        field: Field that holds the text of a document.
+        more: Other fields that each document must have, and the option that names each.
+        option: The option that the file was given with.
+
+    Yields:
+        A document, whose `field` is text, and where it is, for people.
+
+    Raises:
+        UsageError: As of `read_documents`, or one of the other fields is missing.
+    """
     read = _read_parquet if path.suffix.lower() == ".parquet" else _read_jsonl
+    options = {**(more or {}), field: "--field"}
     documents, blank = 0, True
-    for document, where in read(path, field):
+    for document, where in read(path, options, option):
         text = _text_of(document, field, where)
         documents, blank = documents + 1, blank and not text.strip()
-        yield text
+        yield document, where
     if not documents:
-        raise UsageError(f"--text {path}: the file holds no document.")
+        raise UsageError(f"{option} {path}: the file holds no document.")
     if blank:  # a tokenizer with a first token of its own would make sequences of it alone
         raise UsageError(
-            f"--text {path}: the {field!r} of every document is empty or white space; give a file "
-            "with text, or name another field with --field."
+            f"{option} {path}: the {field!r} of every document is empty or white space; give a "
+            "file with text, or name another field with --field."
         )
 
 
-def _read_jsonl(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str]]:
-    with _reading(path), path.open(encoding="utf-8-sig") as lines:
+def _read_jsonl(
+    path: Path, options: Mapping[str, str], option: str
+) -> Iterator[tuple[dict[str, Any], str]]:
+    fields = ", ".join(map(repr, options))
+    with _reading(path, option), path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            where = f"--text {path}, line {number}"
+            where = f"{option} {path}, line {number}"
             try:
                 document = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise UsageError(f"{where}: not JSON ({error}).") from error
             if not isinstance(document, dict):
-                raise UsageError(f"{where}: not a JSON object with a field {field!r}.")
+                raise UsageError(f"{where}: not a JSON object with a field {fields}.")
+            _check_fields(where, options, list(document))
             yield document, where
 
 
-def _read_parquet(path: Path, field: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _read_parquet(
+    path: Path, options: Mapping[str, str], option: str
+) -> Iterator[tuple[dict[str, Any], str]]:
     import polars
 
     try:
         frame = polars.scan_parquet(path, glob=False)
-        names = frame.collect_schema().names()
-        if field not in names:
-            raise UsageError(_no_field(f"--text {path}", field, names))
+        _check_fields(f"{option} {path}", options, frame.collect_schema().names())
         start = 0
-        while len(rows := frame.select(field).slice(start, _ROWS_AT_ONCE).collect()[field]):
-            for row, value in enumerate(rows, start):
-                yield {field: value}, f"--text {path}, row {row}"
+        while len(rows := frame.select(*options).slice(start, _ROWS_AT_ONCE).collect()):
+            for row, document in enumerate(rows.iter_rows(named=True), start):
+                yield document, f"{option} {path}, row {row}"
             start += _ROWS_AT_ONCE
     except (polars.exceptions.PolarsError, OSError) as error:
-        raise UsageError(f"--text {path}: cannot be read as Parquet ({error}).") from error
+        raise UsageError(f"{option} {path}: cannot be read as Parquet ({error}).") from error
 
 
 def _text_of(document: dict[str, Any], field: str, where: str) -> str:
-    if field not in document:
-        raise UsageError(_no_field(where, field, list(document)))
     value = document[field]
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
         raise UsageError(f"{where}: field {field!r} is {kind}, not text.")
-    return _no_half_characters(value, f"{where}: field {field!r}")
+    return no_half_characters(value, f"{where}: field {field!r}")
 
 
-def _no_half_characters(text: str, where: str) -> str:
+def no_half_characters(text: str, where: str) -> str:
     """JSON can spell half a surrogate pair, which is no character and no tokenizer takes."""
     try:
         text.encode()
@@ -341,9 +375,13 @@ def _no_half_characters(text: str, where: str) -> str:
     return text
 
 
-def _no_field(where: str, field: str, names: list[str]) -> str:
-    have = ", ".join(map(repr, names)) or "none"
-    return f"{where}: there is no field {field!r} (it has {have}); name one with --field."
+def _check_fields(where: str, options: Mapping[str, str], names: list[str]) -> None:
+    for field, option in options.items():
+        if field not in names:
+            have = ", ".join(map(repr, names)) or "none"
+            raise UsageError(
+                f"{where}: there is no field {field!r} (it has {have}); name one with {option}."
+            )
 
 
 def _read_text(path: Path) -> str:
@@ -356,14 +394,14 @@ def _read_text(path: Path) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, option: str = "--text") -> Iterator[None]:
     """Turns what can go wrong with a text file into sentences."""
     try:
         yield
     except UnicodeDecodeError as error:
-        raise UsageError(f"--text {path}: not UTF-8 text ({error}).") from error
+        raise UsageError(f"{option} {path}: not UTF-8 text ({error}).") from error
     except OSError as error:
-        raise UsageError(f"--text {path}: cannot be read ({error}).") from error
+        raise UsageError(f"{option} {path}: cannot be read ({error}).") from error
 
 
 def _check_file(path: Path) -> None:
@@ -377,7 +415,12 @@ def _check_file(path: Path) -> None:
         raise UsageError(f"--text {path}: there is no such file.")
 
 
-def _check_room(tokenizer: Any, length: int) -> None:
+def check_room(tokenizer: Any, length: int) -> None:
+    """Makes sure that a sequence of this length has room for text beside special tokens.
+
+    Raises:
+        UsageError: It has not.
+    """
     special = len(tokenizer("")["input_ids"])
     if length <= special:
         raise UsageError(_no_room(length, special))

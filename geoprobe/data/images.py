@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoprobe.data.arrays import evenly_spaced
 from geoprobe.data.inputs import Batch
 from geoprobe.errors import UsageError
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-def image_files(folder: str | Path, most: int | None = None) -> tuple[Path, ...]:
+def image_files(
+    folder: str | Path, most: int | None = None, option: str = "--images"
+) -> tuple[Path, ...]:
     """The image files in a folder and the folders in it, by name.
 
     With fewer than all, they are taken evenly spaced, so that a folder sorted by class gives all of
@@ -28,16 +31,17 @@ def image_files(folder: str | Path, most: int | None = None) -> tuple[Path, ...]
     Args:
         folder: The folder.
         most: At most this many.
+        option: The option that the folder was given with.
 
     Raises:
         UsageError: It is no folder, has fewer than two images, or Pillow is not installed.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise UsageError(f"--images {folder}: there is no such folder.")
+        raise UsageError(f"{option} {folder}: there is no such folder.")
     if find_spec("PIL") is None:
         raise UsageError(
-            f"--images {folder}: reading images needs Pillow: pip install 'geoprobe[images]'."
+            f"{option} {folder}: reading images needs Pillow: pip install 'geoprobe[images]'."
         )
     found = sorted(
         path
@@ -48,13 +52,11 @@ def image_files(folder: str | Path, most: int | None = None) -> tuple[Path, ...]
     )
     if len(found) < 2:
         raise UsageError(
-            f"--images {folder}: it has {len(found)} image{'s' * (len(found) != 1)} "
+            f"{option} {folder}: it has {len(found)} image{'s' * (len(found) != 1)} "
             f"({', '.join(SUFFIXES)}), and a spectrum needs at least 2, and many more to mean "
             "something."
         )
-    if most is not None and len(found) > most:
-        found = [found[i] for i in np.linspace(0, len(found) - 1, most).round().astype(int)]
-    return tuple(found)
+    return tuple(found[i] for i in np.arange(len(found))[evenly_spaced(len(found), most)])
 
 
 class Images:
@@ -64,11 +66,15 @@ class Images:
         files: The image files.
         processor: An image processor of transformers.
         source: What they are, for people.
+        option: The option that they were given with.
     """
 
-    def __init__(self, files: Sequence[Path], processor: Any, source: str) -> None:
+    def __init__(
+        self, files: Sequence[Path], processor: Any, source: str, option: str = "--images"
+    ) -> None:
         self.files = tuple(files)
         self.source = source
+        self._option = option
         self._processor = processor
         self._shape = self._pixels(self.files[0]).shape
         digest = hashlib.sha256(processor.to_json_string().encode())
@@ -76,7 +82,7 @@ class Images:
             try:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
-                raise UsageError(f"--images: {path} cannot be read ({error}).") from error
+                raise UsageError(f"{option}: {path} cannot be read ({error}).") from error
         self._fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -112,9 +118,9 @@ class Images:
         for i, one in zip(index, pixels, strict=True):
             if one.shape != self._shape:
                 raise UsageError(
-                    f"--images: {self.files[i]} comes out of the image processor as {one.shape} "
-                    f"and the first image as {self._shape}; give images of one size, or a "
-                    "processor that crops or resizes them to one."
+                    f"{self._option}: {self.files[i]} comes out of the image processor as "
+                    f"{one.shape} and the first image as {self._shape}; give images of one size, "
+                    "or a processor that crops or resizes them to one."
                 )
         return Batch(np.stack(pixels), np.asarray(index, dtype=np.int64))
 
@@ -126,8 +132,8 @@ class Images:
                 made = self._processor(images=image.convert("RGB"), return_tensors="np")
         except Exception as error:  # Pillow's decoders raise many kinds
             raise UsageError(
-                f"--images: {path} cannot be read as an image ({' '.join(str(error).split())}); "
-                "take it out of the folder."
+                f"{self._option}: {path} cannot be read as an image "
+                f"({' '.join(str(error).split())}); take it out of the folder."
             ) from error
         found: NDArray[np.float32] = np.asarray(made["pixel_values"][0], dtype=np.float32)
         return found

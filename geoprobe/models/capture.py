@@ -84,7 +84,8 @@ class Capture:
     """Runs a model and shows its sites to observers.
 
     Args:
-        model: The loaded model; the capture wraps its backbone, so the head costs nothing.
+        model: The loaded model; the capture wraps the layout's root, so that a language model's
+            head costs nothing.
         layout: Where the sites are.
 
     Attributes:
@@ -95,7 +96,7 @@ class Capture:
     def __init__(self, model: nn.Module, layout: Layout) -> None:
         self.layout = layout
         self.model = model
-        self.backbone = model.get_submodule(layout.backbone)
+        self.backbone = model.get_submodule(layout.root)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on modules that are called `output`, see `_module`
             self._wrapped = NNsight(self.backbone)
@@ -202,6 +203,28 @@ class Capture:
             last = self.after(final)
             found: Tensor = head(last.to(next(head.parameters()).dtype))
         return found.to(self.device)
+
+    def rows(self, index: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Rows of the linear map to classes or tokens: weights (C, d), and bias (C,) if it has one.
+
+        Args:
+            index: Which rows; None is all.
+
+        Raises:
+            UsageError: There is no such map, it is not linear, or its weights are not in memory.
+        """
+        layout = self.layout
+        path = layout.head if layout.classifier is None else layout.classifier.module
+        if path is None:
+            raise UsageError(layout.missing["logits"])
+        head = self.model.get_submodule(path)
+        weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+        if not isinstance(head, torch.nn.Linear) or weight is None or weight.is_meta:
+            raise UsageError("the map to the classes is no linear one whose weights are in memory")
+        if index is not None:
+            index = index.to(weight.device)
+            return weight[index], None if bias is None else bias[index]
+        return weight, bias
 
     def check_head(self, inputs: Mapping[str, Tensor]) -> None:
         """Makes sure that the head alone turns `final` into the model's own logits.

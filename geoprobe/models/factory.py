@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from geoprobe.errors import UsageError
 from geoprobe.models.capture import module_by_module
 from geoprobe.models.families import Reads
-from geoprobe.models.layout import Layout, Tap
+from geoprobe.models.layout import PENULTIMATE, Classifier, Layout, Tap
 from geoprobe.models.states import fit, weights_in
 from geoprobe.models.tensor_files import tensors_in, unpickled
 from geoprobe.models.weights import DamagedError, shown
@@ -163,6 +163,12 @@ def describe(model: nn.Module, fed: Batch, name: str) -> Layout:
     if not default:
         raise UsageError(f"{name}: none of its modules gives activations, items first.")
     missing |= {"logits": "a network of --factory has no language-model head"}
+    classifier = _classifier(model, reads, item)
+    if classifier is None:
+        missing[PENULTIMATE] = "the network's output is not that of a linear map to two or more"
+    else:
+        last: Any = model.get_submodule(classifier.module)
+        taps[PENULTIMATE] = Tap(classifier.module, "input", int(last.in_features))
     return Layout(
         family=name,
         depth=0,
@@ -179,7 +185,34 @@ def describe(model: nn.Module, fed: Batch, name: str) -> Layout:
         reads=reads,
         default=tuple(path for path in taps if path in default),
         item=item,
+        classifier=classifier,
     )
+
+
+def _classifier(model: nn.Module, reads: Reads, item: Tensor) -> Classifier | None:
+    """The linear map, one vector an item, whose output is the network's."""
+    made: dict[str, Tensor] = {}
+    handles = [
+        module.register_forward_hook(lambda _, __, out, path=path: made.update({path: out}))
+        for path, module in model.named_modules()
+        if path and isinstance(module, nn.Linear) and module.out_features > 1
+    ]
+    try:
+        with module_by_module(), torch.inference_mode():
+            found = model(**{reads.name: item})
+    finally:
+        for handle in handles:
+            handle.remove()
+    output = getattr(found, "logits", found)
+    for path, out in made.items():
+        if out is output or (
+            isinstance(output, Tensor)
+            and not output.is_meta
+            and out.shape == output.shape
+            and torch.equal(out, output)
+        ):
+            return Classifier(path, out.shape[-1]) if out.ndim == 2 else None
+    return None
 
 
 def reads_of(model: nn.Module, name: str) -> Reads:

@@ -78,6 +78,8 @@ class Family:
         bidirectional: Whether a token sees those after it.
         reads: What it is given: text, or images, of which it makes tokens itself.
         any_image_size: Whether its table of positions is stretched to the images.
+        classifier: In a model made for classification, the linear map to the classes, relative to
+            the model; None where such models are loaded without it.
     """
 
     backbone: str
@@ -94,6 +96,7 @@ class Family:
     bidirectional: bool = False
     reads: Reads = TEXT
     any_image_size: bool = False
+    classifier: str | None = "score|classifier.out_proj|classifier"
 
 
 _GATED = Mlp(up="mlp.up_proj", gate="mlp.gate_proj", down="mlp.down_proj", act="mlp.act_fn")
@@ -227,6 +230,7 @@ FAMILIES: Mapping[str, Family] = {
         head=None,
         loads_as="T5EncoderModel",
         bidirectional=True,
+        classifier=None,
     ),
     "vit": replace(_DINOV2, backbone="vit", blocks="layers", pooler=True, any_image_size=False),
     "dinov2": _DINOV2,

@@ -5,7 +5,7 @@ stream after block 3), `final` (after the final norm), `attention.3` and `mlp.ou
 and MLP give, before any norm and the sum), `mlp.in.3` (what the MLP is given), `mlp.gate.3` and
 `mlp.up.3` (before the activation), `mlp.act.3` (the gate's activation), `neurons.3` (the input of
 the MLP's down-projection), `mlp.add.3` (`mlp.out.3` behind its norm, in families that have one),
-`logits`.
+`penultimate` (what a classifier's last linear map is given), `logits`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,28 @@ class Tap:
     features: Literal["first", "last"] = "last"
 
 
+PENULTIMATE = "penultimate"
+"""The site in front of a classifier's last linear map."""
+
+_CLASSIFIES = ("ForSequenceClassification", "ForImageClassification")
+"""How transformers' classes end that put a classifier on a backbone."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The last linear map of a classifier.
+
+    Attributes:
+        module: Its path in the model.
+        outputs: Number of classes.
+        names: What the config calls them, in order; None where there is no config.
+    """
+
+    module: str
+    outputs: int
+    names: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a loaded model has.
@@ -80,6 +102,7 @@ class Layout:
         reads: What its backbone is given.
         default: Sites that are measured where none are named; None is the residual stream.
         item: One item of what a network that is in no table is fed (1, ...).
+        classifier: What maps the site `penultimate` to classes; None where nothing does.
     """
 
     family: str
@@ -97,6 +120,16 @@ class Layout:
     reads: Reads = TEXT
     default: tuple[str, ...] | None = None
     item: Tensor | None = field(default=None, compare=False)
+    classifier: Classifier | None = None
+
+    @property
+    def root(self) -> str:
+        """Path of the module that is run and that taps are relative to.
+
+        The backbone, so that a head costs nothing; of a classifier the model, as what its last map
+        is given may be made behind the backbone.
+        """
+        return self.backbone if self.classifier is None else ""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -240,6 +273,16 @@ def find_layout(model: nn.Module) -> Layout:
     head = first_path(model, row.head) if row.head and backbone_path else None
     if head is None:
         missing["logits"] = "the model was loaded without a language-model head"
+    after = first_path(backbone, row.after) if row.after else None
+    classifier, why = _classifier(row, model, config)
+    if classifier is None:
+        missing[PENULTIMATE] = why
+    else:
+        above = f"{backbone_path}." if backbone_path else ""
+        taps = {site: replace(tap, module=above + tap.module) for site, tap in taps.items()}
+        after = above + after if after else None
+        last = model.get_submodule(classifier.module)
+        taps[PENULTIMATE] = Tap(classifier.module, "input", _features(last, "input") or width)
     positions = getattr(text, "max_position_embeddings", None)
     return Layout(
         family=str(config.model_type),
@@ -252,10 +295,36 @@ def find_layout(model: nn.Module) -> Layout:
         taps=taps,
         backbone=backbone_path,
         head=head,
-        after=first_path(backbone, row.after) if row.after else None,
+        after=after,
         missing=missing,
         reads=row.reads,
+        classifier=classifier,
     )
+
+
+def classifies(architectures: Sequence[str]) -> str | None:
+    """The class of transformers' that loads a classifier of such a config, if it is one."""
+    for end in _CLASSIFIES:
+        if any(str(name).endswith(end) for name in architectures):
+            return f"AutoModel{end}"
+    return None
+
+
+def _classifier(row: Family, model: nn.Module, config: Any) -> tuple[Classifier | None, str]:
+    """The classifier on a backbone, or why there is none."""
+    if row.classifier is None or classifies([type(model).__name__]) is None:
+        return None, "the model was loaded without a classifier"
+    path = first_path(model, row.classifier)
+    weight = getattr(submodule(model, path), "weight", None) if path else None
+    if path is None or weight is None or weight.ndim != 2:
+        return None, f"{type(model).__name__} has no linear map to its classes at {row.classifier}"
+    if len(weight) < 2:
+        return None, "the model gives one number, which is no class"
+    names = getattr(config, "id2label", None) or {}
+    known = len(names) == len(weight)
+    return Classifier(
+        path, len(weight), tuple(str(names[i]) for i in sorted(names)) if known else None
+    ), ""
 
 
 def _inside(

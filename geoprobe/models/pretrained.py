@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -17,6 +17,7 @@ from torch import nn
 
 from geoprobe.errors import UsageError
 from geoprobe.models.families import row_of
+from geoprobe.models.layout import classifies
 from geoprobe.models.states import read_state
 from geoprobe.models.weights import DamagedError, shown
 
@@ -60,7 +61,7 @@ def empty_model(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> n
     with quiet_transformers(), torch.device("meta"):
         try:
             config = transformers.AutoConfig.from_pretrained(folder, **options)
-            kind = getattr(transformers, row_of(config.model_type).loads_as)
+            kind = getattr(transformers, _loads_as(config.model_type, config.architectures))
             model: nn.Module = (
                 kind.from_config(config, trust_remote_code=trust_remote_code)
                 if hasattr(kind, "from_config")
@@ -107,7 +108,7 @@ def from_pretrained(
     if checkpoint.kind == "gguf":
         path, options["gguf_file"] = checkpoint.path.parent, checkpoint.path.name
     else:
-        name = row_of(config.get("model_type")).loads_as
+        name = _loads_as(config.get("model_type"), config.get("architectures"))
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         model, info = getattr(transformers, name).from_pretrained(path, **options)
         architectures = config.get("architectures") or []
@@ -131,8 +132,18 @@ def _loading(how: How, config: dict[str, Any]) -> dict[str, Any]:
         "ignore_mismatched_sizes": True,  # so that they are named
         **how.placed,
     }
-    pooler = bool(config) and row_of(config.get("model_type")).pooler
-    return {**options, "add_pooling_layer": False} if pooler else options
+    if config:
+        name = _loads_as(config.get("model_type"), config.get("architectures"))
+        if name == "AutoModel" and row_of(config.get("model_type")).pooler:
+            options["add_pooling_layer"] = False
+    return options
+
+
+def _loads_as(family: str | None, architectures: Sequence[str] | None) -> str:
+    """The class of transformers' that loads a checkpoint: with its head, or its classifier."""
+    row = row_of(family)
+    found = classifies(architectures or ()) if row.classifier is not None else None
+    return found or row.loads_as
 
 
 def _of_state(

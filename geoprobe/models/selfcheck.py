@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from geoprobe.errors import CheckpointError
-from geoprobe.models.capture import wrong
+from geoprobe.models.capture import options_of, wrong
 from geoprobe.models.examples import example
 from geoprobe.models.layout import INSIDE
 
@@ -93,7 +93,8 @@ def self_check(capture: Capture) -> None:
     capture.run(inputs, sites, observe, {s: edit_of(i + 1, s) for i, s in enumerate(sites)})
     last = kept[last_site]
     with torch.inference_mode():
-        plain = capture.backbone(**row, **capture.options).last_hidden_state.to(capture.device)
+        backbone = capture.model.get_submodule(layout.backbone)
+        plain = backbone(**row, **options_of(backbone)).last_hidden_state.to(capture.device)
         given = capture.after(last[:1]).to(capture.device)
         if given.shape != plain.shape or not _close(given, plain):
             raise wrong(layout.family, last_site, "it differs from the model's last hidden state")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from geoprobe.runs.reading import Reading
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from geoprobe.data.inputs import Inputs
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
@@ -76,6 +77,7 @@ class Survey:
         device: Where the model runs.
         statistics_on: Where statistics live and are computed, in float64.
         times: Tokens that the model makes of an item, site by site; empty where text is fed.
+        inputs: What is fed, labels included; None where it is not known yet.
     """
 
     layout: Layout
@@ -87,6 +89,7 @@ class Survey:
     device: torch.device
     statistics_on: torch.device
     times: Mapping[str, int] = field(default_factory=dict)
+    inputs: Inputs | None = None
 
     def lengths_at(self, site: str) -> NDArray[np.int64]:
         """Number of tokens of every item at a site (n,)."""
@@ -179,11 +182,13 @@ class Subject:
         capture: The model.
         feeds: Gives the corpus in batches, anew at each call; or what else is to be fed.
         seed: Seed of whatever is drawn.
+        note: Says a sentence to the user while it runs.
     """
 
     capture: Capture
     feeds: Callable[..., Iterator[Feed]]
     seed: int = 0
+    note: Callable[[str], None] = lambda _: None
 
 
 class Study(Protocol):
@@ -221,6 +226,8 @@ class Plan:
         check: Raises a UsageError, before the pass, for options that this model cannot have.
         series: Findings about the series as far as it is measured.
         cost: What it will need, site by site.
+        data: What data that is given is to it: items to be fed as they are, items with labels, or
+            texts in sets.
     """
 
     probe: Callable[[Survey], Probe] | None = None
@@ -228,3 +235,4 @@ class Plan:
     series: Callable[[Run], Findings] = _nothing
     check: Callable[[Layout], None] = _fine
     cost: Callable[[Survey], list[Cost]] = _free
+    data: Literal["items", "labelled", "texts"] = "items"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PROBES: Mapping[str, str] = {
     "spectrum": "geoprobe.probes.spectrum",
     "sinks": "geoprobe.probes.sinks",
+    "collapse": "geoprobe.probes.collapse",
 }
 """Watch the one pass; each takes part where `probes` names it."""
 STUDIES: Mapping[str, str] = {"ablation": "geoprobe.probes.ablation"}

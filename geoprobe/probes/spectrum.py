@@ -11,6 +11,7 @@ import torch
 
 from geoprobe.errors import UsageError
 from geoprobe.probes.base import Feed, Outcome, Plan, Survey
+from geoprobe.probes.pooling import token_means
 from geoprobe.probes.sinks_rule import SinkRule
 from geoprobe.probes.spectral import INTRINSIC_ROWS, NAME, Readings, SpectrumOptions, Tokens
 from geoprobe.probes.spectral_cost import choose_groups, spectrum_cost
@@ -148,9 +149,9 @@ class SpectrumProbe:
                 at = torch.from_numpy(_position(end, feed)).to(activations.device)
                 state.rows[end].take(activations, at, feed.index)
         if "mean" in self.options.tokens:
-            state.rows["mean"].update(*_means(activations, feed, None))
+            state.rows["mean"].update(*token_means(activations, feed, None))
             if sinks is not None:
-                state.rows["mean/out"].update(*_means(activations, feed, sinks))
+                state.rows["mean/out"].update(*token_means(activations, feed, sinks))
         if "all" in self.options.tokens:
             self._observe_all(site, activations, feed, sinks)
 
@@ -349,27 +350,3 @@ def _draw_rows(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
         return index
     draw = np.random.default_rng(seed)
     return np.sort(draw.choice(index, size=INTRINSIC_ROWS, replace=False))
-
-
-def _means(
-    activations: Tensor, feed: Feed, dropped: Tensor | None
-) -> tuple[Tensor, NDArray[np.int64]]:
-    """Mean over the kept tokens of each sequence (b, d), and the sequences that have any (b,).
-
-    Summed in float64, and kept in float32 at least: a mean has more digits than what it is of.
-    """
-    activations = activations.cpu() if activations.device.type == "mps" else activations
-    kept = torch.promote_types(activations.dtype, torch.float32)
-    if not feed.padded and dropped is None:
-        return activations.mean(1, dtype=torch.float64).to(kept), feed.index
-    rows, index = [], []
-    for b, length in enumerate(feed.lengths):
-        tokens = activations[b, : int(length)]
-        if dropped is not None:
-            tokens = tokens[~dropped[b, : int(length)]]
-        if len(tokens):
-            rows.append(tokens.mean(0, dtype=torch.float64))
-            index.append(feed.index[b])
-    if not rows:
-        return activations.new_zeros((0, activations.shape[-1]), dtype=kept), feed.index[:0]
-    return torch.stack(rows).to(kept), np.array(index)

@@ -1,0 +1,343 @@
+"""What collapse says of the classifier: duality, nearest class means, the frame of imbalance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geoprobe import measures
+from geoprobe.errors import UsageError
+from geoprobe.measures.estimate import Undefined
+from geoprobe.probes.base import Outcome
+from geoprobe.probes.collapse_readings import (
+    IMBALANCED,
+    NAME,
+    SHOWN_CLASSES,
+    Value,
+    evaluate,
+    groups_of,
+    keys_of,
+    reading,
+)
+from geoprobe.runs.reading import Reading
+from geoprobe.statistics import GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from geoprobe.models.capture import Capture
+    from geoprobe.probes.base import Feed, Subject
+    from geoprobe.probes.collapse import CollapseOptions, CollapseProbe
+    from geoprobe.statistics.classes import ClassSample
+
+    Array = NDArray[np.float64]
+
+_ROWS = 1024
+"""Rows whose distances to all class means are held at a time."""
+
+_HEAD_MEASURES = ("nc3_duality", "nc3_cosine", "nc2_equinorm", "nc4_mismatch")
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The classifier's rows of the measured classes, in float64.
+
+    Attributes:
+        weight: Rows (C, d).
+        bias: Their bias (C,).
+        after: What lies between the site and the classifier.
+    """
+
+    weight: Array
+    bias: Array
+    after: Callable[[Tensor], Tensor] | None
+
+    def answers(self, vectors: Tensor, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The class among `classes` that the network chooses for each of its features (m, d)."""
+        states = vectors if self.after is None else self.after(vectors)
+        logits = states.cpu().double().numpy() @ self.weight[classes].T + self.bias[classes]
+        return np.asarray(classes[logits.argmax(1)])
+
+
+class HeadStudy:
+    """NC3, NC4 and the frame of imbalance; runs behind the pass.
+
+    Args:
+        options: What to measure.
+
+    Attributes:
+        probe: The probe of the checkpoint that is measured, which has the statistics.
+    """
+
+    name = NAME
+    probe: CollapseProbe
+
+    def __init__(self, options: CollapseOptions) -> None:
+        self.options = options
+
+    def run(self, subject: Subject) -> Outcome:
+        """The readings of the penultimate site."""
+        probe = self.probe
+        try:
+            head = self._head(subject.capture)
+        except UsageError as error:
+            return self._absent(str(error))
+        samples = {name: probe.state[probe.last, name].sample() for name in probe.rows.names}
+        outcome = Outcome()
+        for name in probe.rows.names:
+            outcome.add(self._of_rows(head, samples[name], name))
+            if self.options.weight_decay_w is not None:
+                outcome.add(self._frame(head, samples, name))
+        outcome.add(self._nearest(head, samples, subject))
+        return outcome
+
+    def _head(self, capture: Capture) -> _Head:
+        """The classifier.
+
+        Raises:
+            UsageError: There is none for these classes.
+        """
+        probe, layout = self.probe, capture.layout
+        if not probe.has_head:
+            if probe.rows.kind == "labels":
+                raise UsageError(
+                    "the labels are not what the model predicts"
+                    if layout.head is not None
+                    else f"the model has no classifier ({layout.missing['penultimate']})"
+                )
+            raise UsageError(layout.missing["logits"])
+        classes: NDArray[np.int64]
+        if probe.rows.kind == "tokens":
+            classes = np.array(probe.rows.classes, dtype=np.int64)
+        else:
+            assert layout.classifier is not None
+            labels: Any = probe.survey.inputs
+            every = labels.labels.rows(layout.classifier.outputs, layout.classifier.names)
+            row_of = dict(zip(labels.labels.classes, every.tolist(), strict=True))
+            classes = np.array([row_of[c] for c in probe.rows.classes], dtype=np.int64)
+        weight, bias = capture.rows(torch.from_numpy(classes))
+        exact = weight.detach().cpu().double().numpy()
+        none = np.zeros(len(classes))
+        after = None
+        if probe.rows.kind == "tokens" and layout.after is not None:
+            after = capture.after
+        return _Head(exact, none if bias is None else bias.detach().cpu().double().numpy(), after)
+
+    def _absent(self, why: str) -> Outcome:
+        """The readings of a classifier that is not there, with the reason."""
+        probe, outcome = self.probe, Outcome()
+        for name in probe.rows.names:
+            for measure in _HEAD_MEASURES:
+                of = "rows" if measure == "nc2_equinorm" else ""
+                keys = keys_of(probe, name, probe.last, of=of)
+                outcome.readings.append(
+                    Reading("", NAME, measure, probe.last, keys, None, None, 0, reason=why)
+                )
+        return outcome
+
+    def _of_rows(self, head: _Head, full: ClassSample, name: str) -> Outcome:
+        """NC3, and the norms of the rows."""
+        probe = self.probe
+        moments = probe.state[probe.last, name]
+        parts = [moments.sample({g}) for g in groups_of(moments)]
+        null = moments.sample(null=True)
+        why = probe.why_fewer.get(probe.last, "there is one group of sequences")
+        n = int(full.counts.sum())
+        outcome = Outcome()
+        for measure, function in (
+            ("nc3_duality", measures.nc3_duality),
+            ("nc3_cosine", measures.nc3_cosine),
+        ):
+
+            def value(s: ClassSample, function: Any = function) -> float:
+                rows = head.weight[s.classes]
+                if rows.shape[1] != s.means.shape[1] or head.after is not None:
+                    raise Undefined(
+                        "a projection lies between these features and the classifier's rows"
+                    )
+                return float(function(rows, s.means))
+
+            keys = keys_of(probe, name, probe.last)
+            some = [evaluate(value, part) for part in parts]
+            outcome.readings.append(
+                reading(measure, probe.last, keys, evaluate(value, full), some, n, why)
+            )
+            outcome.readings.append(
+                reading(
+                    measure,
+                    probe.last,
+                    {**keys, "labels": "permuted"},
+                    evaluate(value, null),
+                    [],
+                    n,
+                    "no standard error: a null, to compare the value with",
+                )
+            )
+        norms = evaluate(
+            lambda s: measures.nc2_equinorm(head.weight[s.classes], centre=False), full
+        )
+        fixed = "no standard error: the rows are weights, not measured"
+        keys = keys_of(probe, name, probe.last, of="rows")
+        outcome.readings.append(
+            reading("nc2_equinorm", probe.last, keys, norms, [], len(full.classes), fixed)
+        )
+        order = np.argsort(-full.counts, kind="stable")
+        outcome.arrays[f"{NAME}/{name}/row_norms"] = np.linalg.norm(
+            head.weight[full.classes], axis=1
+        )[order]
+        return outcome
+
+    def _frame(self, head: _Head, samples: dict[str, ClassSample], name: str) -> Outcome:
+        """Distance to the general orthogonal frame of what the model was trained on."""
+        probe, options, full = self.probe, self.options, samples[name]
+        assert options.weight_decay_w is not None
+        assert options.weight_decay_h is not None
+        trained = probe.rows.counts(probe.rows.names[0])[full.classes]
+        if not trained.all():
+            raise UsageError(
+                f"--data {name}: it has classes that {probe.rows.names[0]} has not, whose counts "
+                "the predicted frame follows from; leave them out with --min-count 2."
+            )
+        frame = measures.general_orthogonal_frame(
+            trained, options.weight_decay_w, options.weight_decay_h, options.depth
+        )
+        rows, moments = head.weight[full.classes], probe.state[probe.last, name]
+        parts = [moments.sample({g}) for g in groups_of(moments)]
+        why = probe.why_fewer.get(probe.last, "there is one group of sequences")
+        outcome = Outcome()
+
+        def of_means(s: ClassSample) -> float:
+            return measures.gof_distance(s.means @ s.means.T, frame.means)
+
+        def of_logits(s: ClassSample) -> float:
+            return measures.gof_distance(rows @ s.means.T, frame.logits)
+
+        def of_rows(_: ClassSample) -> float:
+            return measures.gof_distance(rows @ rows.T, frame.rows)
+
+        for of, function in (("means", of_means), ("rows", of_rows), ("logits", of_logits)):
+            whole = [p for p in parts if len(p.classes) == len(full.classes)]
+            some = [] if of == "rows" else [evaluate(function, p) for p in whole]
+            outcome.readings.append(
+                reading(
+                    "gof_distance",
+                    probe.last,
+                    keys_of(probe, name, probe.last, of=of),
+                    evaluate(function, full),
+                    some,
+                    int(full.counts.sum()),
+                    "no standard error: the rows are weights, not measured"
+                    if of == "rows"
+                    else why,
+                )
+            )
+        order = np.argsort(-full.counts, kind="stable")
+        path = f"{NAME}/{name}"
+        for of, predicted, measured in (
+            ("norms", frame.means, full.means),
+            ("row_norms", frame.rows, rows),
+        ):
+            lengths, size = np.sqrt(predicted), np.linalg.norm(measured)
+            total = float(np.linalg.norm(lengths))
+            outcome.arrays[f"{path}/predicted_{of}"] = (lengths * (size / total if total else 0.0))[
+                order
+            ]
+        outcome.findings.append(self._imbalance(full, trained, frame, name))
+        return outcome
+
+    def _imbalance(
+        self, full: ClassSample, trained: NDArray[np.int64], frame: Any, name: str
+    ) -> dict[str, Any]:
+        """Which classes are too small to be told apart in the end."""
+        classes = [self.probe.rows.classes[c] for c in full.classes]
+        gone = [c for c, lost in zip(classes, frame.collapsed, strict=True) if lost]
+        shown = ", ".join(map(str, gone[:5])) + (f" and {len(gone) - 5} more" * (len(gone) > 5))
+        what = (
+            f"{len(gone)} of {len(classes)} classes ({shown}) are at or under it and predicted to "
+            "collapse to zero"
+            if gone
+            else "every class is over it"
+        )
+        return {
+            "kind": "imbalance",
+            "data": name,
+            "threshold": frame.threshold,
+            "collapsed": gone[:SHOWN_CLASSES],
+            "smallest": int(trained.min()),
+            "largest": int(trained.max()),
+            "imbalanced": bool(trained.max() > IMBALANCED * trained.min()),
+            "message": f"{name}: the weight decays put the threshold of minority collapse at "
+            f"{frame.threshold:.3g} samples; {what}.",
+        }
+
+    def _nearest(self, head: _Head, samples: dict[str, ClassSample], subject: Subject) -> Outcome:
+        """NC4, of features that were kept or of a second pass."""
+        probe = self.probe
+        rows = probe.rows
+        nulls = {name: probe.state[probe.last, name].sample(null=True) for name in rows.names}
+        wrong = {(name, of): np.zeros(GROUPS) for name in rows.names for of in ("given", "null")}
+        seen = {name: np.zeros(GROUPS, dtype=np.int64) for name in rows.names}
+        for vectors, numbers in self._features(subject):
+            sets, groups = rows.sets[numbers], rows.groups[numbers] % GROUPS
+            for s in np.unique(sets):
+                name, mine = rows.names[s], np.flatnonzero(sets == s)
+                some = vectors[torch.from_numpy(mine).to(vectors.device)]
+                exact = some.cpu().double().numpy()
+                chosen = head.answers(some, samples[name].classes)
+                group = groups[mine]
+                seen[name] += np.bincount(group, minlength=GROUPS)
+                for of, sample in (("given", samples[name]), ("null", nulls[name])):
+                    nearest = sample.classes[measures.nearest_means(exact, sample.means)]
+                    wrong[name, of] += np.bincount(
+                        group, weights=nearest != chosen, minlength=GROUPS
+                    )
+        outcome = Outcome()
+        for name in rows.names:
+            n = seen[name]
+            for of, labels in (("given", "given"), ("null", "permuted")):
+                keys = {**keys_of(probe, name, probe.last), "labels": labels}
+                found = wrong[name, of]
+                value: Value = float(found.sum() / n.sum())
+                there: list[int] = np.flatnonzero(n).tolist() if labels == "given" else []
+                parts: list[Value] = [
+                    float((found.sum() - found[g]) / (n.sum() - n[g]))
+                    for g in there
+                    if n.sum() > n[g]
+                ]
+                why = "no standard error: a null, to compare the value with"
+                outcome.readings.append(
+                    reading("nc4_mismatch", probe.last, keys, value, parts, int(n.sum()), why)
+                )
+        return outcome
+
+    def _features(self, subject: Subject) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        """The penultimate features, some at a time, and the numbers of their rows."""
+        probe = self.probe
+        if probe.kept is not None:
+            numbers = np.flatnonzero(probe.rows.labels >= 0)
+            for start in range(0, len(numbers), _ROWS):
+                yield probe.kept.rows[start : start + _ROWS], numbers[start : start + _ROWS]
+            return
+        subject.note(f"NC4 needs a second pass, as {probe.too_many}.")
+        for feed in subject.feeds():
+            found: list[tuple[Tensor, NDArray[np.int64]]] = []
+
+            def observe(
+                site: str,
+                activations: Tensor,
+                feed: Feed = feed,
+                found: list[Any] = found,
+            ) -> None:
+                found.append(probe.vectors(site, activations, feed.at(activations)))
+
+            subject.capture.run(feed.inputs, [probe.last], observe)
+            for vectors, numbers in found:
+                for start in range(0, len(numbers), _ROWS):
+                    yield vectors[start : start + _ROWS], numbers[start : start + _ROWS]
