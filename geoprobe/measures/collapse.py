@@ -40,7 +40,8 @@ else:
         "It grows with the samples of a class even where labels say nothing: look at the value on "
         "permuted labels beside it.",
         "Weak directions of the class means count as much as strong ones; nc1_quotient weighs "
-        "them.",
+        "them. Those in which features vary by rounding alone, as the one that a LayerNorm takes "
+        "out, are left out.",
     ),
     section="collapse",
 )

@@ -56,7 +56,8 @@ def _with_part(whole: Tensor, tap: Tap, part: Tensor) -> Tensor:
 
 def options_of(backbone: nn.Module) -> dict[str, bool]:
     """What a measuring pass tells a backbone besides its input: to keep no cache."""
-    takes = inspect.signature(backbone.forward).parameters
+    # Of the class: a module that has been traced before has another in its place.
+    takes = inspect.signature(type(backbone).forward).parameters
     return {"use_cache": False} if "use_cache" in takes else {}
 
 

@@ -221,7 +221,9 @@ def reads_of(model: nn.Module, name: str) -> Reads:
     Raises:
         UsageError: That has no name.
     """
-    parameters = inspect.signature(model.forward).parameters
+    # Of the class: one that has been traced before has another in its place.
+    parameters = dict(inspect.signature(type(model).forward).parameters)
+    parameters.pop(next(iter(parameters), ""), None)  # self
     first = next(iter(parameters.values()), None)
     if first is None or first.kind not in (first.POSITIONAL_OR_KEYWORD, first.KEYWORD_ONLY):
         raise UsageError(

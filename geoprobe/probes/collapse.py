@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from geoprobe.errors import UsageError
 from geoprobe.models.layout import PENULTIMATE
@@ -163,6 +164,7 @@ class CollapseProbe:
     kept: _Kept | None = None
     too_many: str = ""
     state: dict[tuple[str, str], ClassMoments] = field(default_factory=dict)
+    precision: dict[str, float] = field(default_factory=dict)
     _selected: Any = None
 
     def __post_init__(self) -> None:
@@ -229,8 +231,6 @@ class CollapseProbe:
             flat = activations.flatten(0, 1)
         if len(selected.places) == len(flat):
             return flat, selected.numbers
-        import torch
-
         return flat[torch.from_numpy(selected.places).to(flat.device)], selected.numbers
 
     def pool_at(self, site: str) -> str:
@@ -244,6 +244,8 @@ class CollapseProbe:
         vectors, numbers = self.vectors(site, activations, feed)
         if not len(numbers):
             return
+        if site not in self.precision:
+            self.precision[site] = torch.finfo(activations.dtype).eps
         rows = self.rows
         sets = rows.sets[numbers]
         for s in np.unique(sets):
@@ -269,14 +271,10 @@ class CollapseProbe:
 
 
 def _take(vectors: Tensor, index: NDArray[np.int64]) -> Tensor:
-    import torch
-
     return vectors[torch.from_numpy(index).to(vectors.device)]
 
 
 def _store(kept: _Kept, vectors: Tensor, numbers: NDArray[np.int64]) -> None:
-    import torch
-
     if torch.promote_types(kept.rows.dtype, vectors.dtype) != kept.rows.dtype:
         kept.rows = kept.rows.to(vectors.dtype)
     kept.rows[torch.from_numpy(kept.place[numbers])] = vectors.to("cpu", kept.rows.dtype)

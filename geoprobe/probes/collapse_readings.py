@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -155,19 +155,20 @@ def _layer(probe: CollapseProbe, name: str, site: str) -> Layer:
             f"the activations at {site} are NaN or infinite on this data, so nothing was measured; "
             "a wider --dtype may help."
         )
+    varying = informative(full, probe.precision.get(site, 0.0))
     layer = Layer(
         site,
         int(full.counts.sum()),
-        _values(full),
+        _values(full, varying),
         [],
-        _values(moments.sample(null=True)),
+        _values(moments.sample(null=True), varying),
         full.means,
         classes=full.classes,
         counts=full.counts,
     )
     for group in groups_of(moments):
         part = moments.sample({group})
-        layer.parts.append(_values(part))
+        layer.parts.append(_values(part, varying))
         layer.part_means.append(part.means if len(part.means) == len(full.means) else full.means)
     if site != probe.last:  # which the study still needs
         del probe.state[site, name]
@@ -180,8 +181,37 @@ def groups_of(moments: ClassMoments) -> list[int]:
     return groups if len(groups) > 1 else []
 
 
-def _values(sample: ClassSample) -> dict[str, Value]:
+def _values(sample: ClassSample, varying: Array | None) -> dict[str, Value]:
+    if varying is not None:
+        sample = replace(
+            sample, means=sample.means @ varying, within=varying.T @ sample.within @ varying
+        )
     return {name: evaluate(f, sample) for name, (_, f) in LAYER_MEASURES.items()}
+
+
+def informative(sample: ClassSample, precision: float) -> Array | None:
+    """The directions (d, k) in which features vary by more than rounding; None where all do.
+
+    Behind a LayerNorm one direction is left out of every feature, and a unit may be dead. What
+    rounding makes of such a direction is as large within classes as between them, and a
+    pseudo-inverse would weigh it like any other. Rounding of a sum over d numbers in float32, and
+    of the numbers that are stored, is taken to vary by d (4 eps)^2 and (eps/2)^2 of their mean
+    square.
+
+    Args:
+        sample: Of all groups.
+        precision: Machine epsilon of the activations.
+    """
+    n = sample.counts.sum()
+    middle = sample.counts @ sample.means / n
+    around = sample.means - middle
+    total = sample.within + (around * (sample.counts / n)[:, None]).T @ around
+    width = len(total)
+    values, vectors = np.linalg.eigh(total)
+    square = (np.trace(total) + middle @ middle) / width
+    summed = min(precision, float(np.finfo(np.float32).eps))
+    kept = values > (width * (4 * summed) ** 2 + (precision / 2) ** 2) * square
+    return None if kept.all() or not kept.any() else np.asarray(vectors[:, kept])
 
 
 def _of_layer(probe: CollapseProbe, layer: Layer, name: str) -> list[Reading]:
