@@ -15,6 +15,7 @@ NAMES = {
     "plan": "what `geoprobe plan` says against what was then measured",
     "precision": "what bfloat16 does to every reading",
     "sinks": "attention to sinks, and sink levels, against the bare forward pass (SmolLM2-135M)",
+    "collapse": "neural collapse against the bare forward pass (a ViT, SmolLM2-135M)",
     "today": "against output_hidden_states and reptrix",
 }
 

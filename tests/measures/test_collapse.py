@@ -185,3 +185,18 @@ def test_what_has_no_value_says_why() -> None:
         collapse.nc2_equiangular(np.array([[1.0, 0], [-1, 0], [0, 0]]))
     with pytest.raises(Undefined, match="weights are zero"):
         collapse.nc3_duality(np.zeros((3, 2)), twins)
+
+
+def test_solving_gives_what_the_pseudo_inverse_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(5)
+    means, half = draw.standard_normal((30, 12)), draw.standard_normal((12, 12))
+    counts, within = draw.integers(2, 9, 30), half @ half.T
+    solved = collapse.nc1(within, means), collapse.separation(within, means, counts)
+    monkeypatch.setattr("geoprobe.measures.collapse._WELL", math.inf)
+    assert collapse.nc1(within, means) == pytest.approx(solved[0], rel=1e-10)
+    assert collapse.separation(within, means, counts) == pytest.approx(solved[1], rel=1e-10)
+    # Nearly dependent means, where a product of them has lost the digits that count.
+    means[:, -1] = means[:, 0] + 1e-6 * draw.standard_normal(30)
+    exact = collapse.nc1(within, means)
+    monkeypatch.undo()
+    assert collapse.nc1(within, means) == pytest.approx(exact, rel=1e-10)

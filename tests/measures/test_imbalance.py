@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoprobe import measures
 from geoprobe.errors import UsageError
 from geoprobe.measures.imbalance import general_orthogonal_frame
 
@@ -59,7 +60,9 @@ def test_no_point_of_a_fine_grid_is_lower(sizes: list[int], w: float, h: float, 
         assert gone == (size <= frame.threshold) or size == pytest.approx(frame.threshold)
 
 
-def train(depth: int, decay: float, counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def train(
+    depth: int, decay: float, counts: list[int], loss_of: str = "mse", bias: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Classifier (C, d) and class means (d, C) of a linear net on free features, at convergence."""
     torch.manual_seed(0)
     classes, width, total = len(counts), 8, sum(counts)
@@ -70,8 +73,9 @@ def train(depth: int, decay: float, counts: list[int]) -> tuple[np.ndarray, np.n
         torch.randn(b, a, dtype=torch.float64).mul(0.6).requires_grad_() for a, b in pairwise(sizes)
     ]
     features = torch.randn(width, total, dtype=torch.float64).mul(0.6).requires_grad_()
+    shift = torch.zeros(classes, 1, dtype=torch.float64).requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [*layers, features],
+        [*layers, features, *([shift] if bias else [])],
         max_iter=5000,
         history_size=40,
         tolerance_grad=1e-11,
@@ -84,7 +88,11 @@ def train(depth: int, decay: float, counts: list[int]) -> tuple[np.ndarray, np.n
         out = features
         for layer in layers:
             out = layer @ out
-        value = ((out - targets) ** 2).sum() / (2 * total)
+        out = out + shift
+        if loss_of == "mse":
+            value = ((out - targets) ** 2).sum() / (2 * total)
+        else:
+            value = torch.nn.functional.cross_entropy(out.T, labels)
         value = value + decay / 2 * (sum((x**2).sum() for x in layers) + (features**2).sum())
         value.backward()
         return value
@@ -126,6 +134,28 @@ def test_a_trained_linear_net_has_the_predicted_frame(
         np.testing.assert_allclose((classifier**2).sum(1), frame.rows, atol=1e-4)
     small = np.linalg.norm(means, axis=0) < 1e-4 * np.linalg.norm(means)
     assert (small == frame.collapsed).all()
+
+
+@pytest.mark.parametrize(
+    ("loss_of", "bias", "depth", "decay"),
+    [
+        ("mse", True, 1, 5e-3),
+        ("mse", True, 2, 5e-4),
+        ("mse", True, 3, 2e-4),
+        ("cross-entropy", False, 1, 5e-3),
+        ("cross-entropy", True, 1, 5e-3),
+        ("cross-entropy", True, 2, 5e-4),
+    ],
+)
+def test_balanced_nets_with_a_bias_or_cross_entropy_end_in_a_simplex_frame(
+    loss_of: str, bias: bool, depth: int, decay: float
+) -> None:
+    classifier, means = train(depth, decay, [6] * 4, loss_of, bias)
+    assert measures.nc2_etf(means.T) < 1e-4
+    assert measures.nc2_equiangular(means.T) < 1e-4
+    assert measures.nc3_duality(classifier, means.T) < 1e-6
+    # And not in the orthogonal one, where the squared error ends without a bias.
+    assert measures.gof_distance(means.T @ means, np.ones(4)) > 0.4
 
 
 def test_what_cannot_be_predicted_is_a_sentence() -> None:
