@@ -14,15 +14,21 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from geoprobe.data.corpus import Corpus
+from geoprobe.data.examples import Labelled, Labels
 from geoprobe.errors import GeoprobeError
 from geoprobe.models.capture import Capture, options_of
 from geoprobe.models.examples import example
 from geoprobe.models.footprint import Live
 from geoprobe.models.layout import Layout, Tap, find_layout
 from geoprobe.probes.base import Feed, Plan, Survey
+from geoprobe.statistics import GROUPS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from geoprobe.data.inputs import Inputs
 
 _FORWARD_BUDGET = 1.5e11
 """Floating-point operations of a calibrating pass: a second or two on a small machine."""
@@ -233,10 +239,11 @@ def _statistics_rates(
         width=width,
         depth=len(names),
         taps={name: Tap("", "output", width) for name in names},
+        default=None,
     )
     told = replace(survey, layout=small, sites=names, times={})
     for sequences in (min(len(survey.lengths), _MOST_SEQUENCES), 2 * batch):
-        told = replace(told, lengths=np.full(sequences, length))
+        told = _told(told, survey.inputs, sequences, length)
         work = [cost for plan in plans if plan.probe is not None for cost in plan.cost(told)]
         if sum(cost.watching for cost in work) < _WATCHING_BUDGET:
             break
@@ -248,7 +255,8 @@ def _statistics_rates(
     for plan in plans:
         if plan.probe is None:
             continue
-        _rehearse(plan, replace(told, lengths=told.lengths[: 2 * batch]), activations)
+        short = _told(told, survey.inputs, min(sequences, 2 * batch), length)
+        _rehearse(plan, short, activations)
         seconds, finish = _rehearse(plan, told, activations)
         each = seconds / len(names)
         watched += each * sequences / batch * len(names)
@@ -262,17 +270,39 @@ def _statistics_rates(
     )
 
 
+def _told(survey: Survey, inputs: Inputs | None, sequences: int, length: int) -> Survey:
+    """The same of so many sequences of full length."""
+    stand_in = _stand_in(inputs, sequences, length)
+    return replace(survey, lengths=np.full(sequences, length), inputs=stand_in)
+
+
+def _stand_in(inputs: Inputs | None, sequences: int, length: int) -> Labelled | Corpus:
+    """Sequences of full length with the tokens, or as many classes, as what will be fed."""
+    ids = getattr(inputs, "ids", None)
+    tokens = np.resize(np.arange(64) if ids is None else ids, (sequences, length))
+    corpus = Corpus.from_ids(tokens, pad_id=0, source="")
+    labels: Labels | None = getattr(inputs, "labels", None)
+    if labels is None or not labels.classes:
+        return corpus
+    classes = max(2, min(len(labels.classes), sequences // 2))
+    zeros = np.zeros(sequences, dtype=np.int64)
+    values = np.arange(sequences) % classes
+    return Labelled(corpus, Labels(values, tuple(range(classes)), zeros, ("data",)))
+
+
 def _rehearse(plan: Plan, told: Survey, activations: Tensor) -> tuple[float, float]:
     """Seconds that a probe takes for a batch of all its sites, and for its readings."""
     assert plan.probe is not None
     probe = plan.probe(told)
     batch, length = activations.shape[:2]
-    first = _feed(0, batch, length, told.device)
+    first = _feed(np.arange(batch), length, told.device)
     for site in probe.pilot_sites():
         probe.pilot(site, activations, first)
     seconds = []
+    # Group by group, as a measurement feeds them.
+    order = np.argsort(np.arange(len(told.lengths)) % GROUPS, kind="stable")
     for start in range(0, len(told.lengths) - batch + 1, batch):
-        feed = _feed(start, batch, length, told.device)
+        feed = _feed(order[start : start + batch], length, told.device)
         begin = time.perf_counter()
         with torch.inference_mode():
             for site in told.sites:
@@ -284,14 +314,9 @@ def _rehearse(plan: Plan, told: Survey, activations: Tensor) -> tuple[float, flo
     return median(seconds), time.perf_counter() - begin
 
 
-def _feed(start: int, batch: int, length: int, device: torch.device) -> Feed:
-    ids = torch.zeros(batch, length, dtype=torch.long, device=device)
-    return Feed(
-        {"input_ids": ids},
-        torch.ones_like(ids),
-        np.arange(start, start + batch),
-        np.full(batch, length),
-    )
+def _feed(index: NDArray[np.int64], length: int, device: torch.device) -> Feed:
+    ids = torch.zeros(len(index), length, dtype=torch.long, device=device)
+    return Feed({"input_ids": ids}, torch.ones_like(ids), index, np.full(len(index), length))
 
 
 def _seconds(call: Callable[[], object], at_least: float = 0.0) -> float:
