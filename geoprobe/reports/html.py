@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoprobe.errors import UsageError
 from geoprobe.reports import embed, theme, words
 from geoprobe.reports.charts import sections
+from geoprobe.reports.collapse_frames import collapse_frames
 from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
 from geoprobe.reports.sinks import sink_frames
 from geoprobe.reports.spectra import gather
@@ -136,19 +137,19 @@ def render(subject: Subject) -> str:
 
 
 def _parts(subject: Subject) -> tuple[list[Section], Tables]:
-    spectra = gather(subject)
+    spectra = gather(subject.ranked)
     tables: dict[str, pl.DataFrame] = {
         "readings": subject.readings,
         "spectra": spectra.table,
         "fits": spectra.fits,
         "phases": _phase_table(subject),
     }
-    sinks = sink_frames(subject)
-    shown = sections(subject, spectra, sinks)
+    frames = sink_frames(subject) | collapse_frames(subject)
+    shown = sections(subject, spectra, frames)
     used = {
         source.table for part in shown for chart in part.charts for source in chart.sources.values()
     }
-    tables |= {name: frame for name, frame in sinks.items() if name in used}
+    tables |= {name: frame for name, frame in frames.items() if name in used}
     return shown, tables
 
 

@@ -107,6 +107,7 @@ class Table:
         left: Columns of text.
         rows: Cells.
         note: Under it.
+        muted: Rows that stand back behind the others.
     """
 
     title: str
@@ -114,6 +115,7 @@ class Table:
     left: Sequence[int]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    muted: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

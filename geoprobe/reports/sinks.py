@@ -154,7 +154,7 @@ def _levels(run: Run, label: str) -> Table:
             f"({level['l_start']}, {level['lifetime']})",
             f"{level['count']:,}",
             f"{100 * level['share']:.0f} %",
-            " ".join(_tokens(level)[:3]),
+            " ".join(words.token_names(level)[:3]),
             words.number(level["mean_norm"]),
             "-" if level["sink_score"] is None else f"{level['sink_score']:.3f}",
             "yes" if level["authors"] else "no",
@@ -234,11 +234,6 @@ def _causal(run: Run, label: str) -> Table:
 def _group(found: dict[str, Any]) -> str:
     """`primary (2, 7)`: whose sinks, their first block and lifetime."""
     return f"{found['of']} ({found['l_start']}, {found['lifetime']})"
-
-
-def _tokens(finding: dict[str, Any]) -> list[str]:
-    texts = finding.get("tokens_text") or [f"#{i}" for i in finding["token_ids"]]
-    return [repr(text) for text in texts]
 
 
 def _course(run: Run) -> Table:
@@ -352,7 +347,7 @@ def _marks(run: Run, label: str) -> dict[str, list[dict[str, Any]]]:
     found["sink_levels"] = [
         {
             **{key: level[key] for key in ("l_start", "lifetime", "count", "share")},
-            "tokens": " ".join(_tokens(level)),
+            "tokens": " ".join(words.token_names(level)),
             "norm": level["mean_norm"],
             "score": level["sink_score"],
         }
@@ -377,6 +372,8 @@ def _marks(run: Run, label: str) -> dict[str, list[dict[str, Any]]]:
         found["sink_strip"] = [
             {"layer": layer, "place": place, "token": token, "mass": float(f"{mass:.4g}")}
             for layer, masses in enumerate(arrays["sinks/strip"])
-            for place, (token, mass) in enumerate(zip(_tokens(strip), masses, strict=True))
+            for place, (token, mass) in enumerate(
+                zip(words.token_names(strip), masses, strict=True)
+            )
         ]
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -118,6 +118,18 @@ class Subject:
             named[name if count == 1 else f"{name} ({count})"] = run
         return cls(named)
 
+    def of_runs(self, names: Collection[str]) -> Subject:
+        """Some of the runs, on the same axis of training."""
+        part = Subject({name: run for name, run in self.runs.items() if name in names})
+        part.__dict__["axis"] = self.axis  # in place of what the cached property would find
+        return part
+
+    @cached_property
+    def ranked(self) -> Subject:
+        """The runs with spectra, on the same axis; all where none has any."""
+        names = set(self.spectral["run"])
+        return self.of_runs(names) if 0 < len(names) < len(self.runs) else self
+
     @property
     def several(self) -> bool:
         """Whether there is more than one run."""
@@ -130,6 +142,12 @@ class Subject:
 
     @cached_property
     def sites(self) -> list[str]:
+        """Sites with spectra, in execution order; where there are none, all sites."""
+        spectral = set(self.spectral["site"])
+        return [s for s in self.every_site if s in spectral] or self.every_site
+
+    @cached_property
+    def every_site(self) -> list[str]:
         """Sites of all runs, in execution order."""
         found = list(dict.fromkeys(s for run in self.runs.values() for s in run.sites))
         if all(_is_model_site(site) for site in found):
@@ -156,7 +174,7 @@ class Subject:
         convention is the first one of its measure.
         """
         frames = []
-        order = {site: place for place, site in enumerate(self.sites)}
+        order = {site: place for place, site in enumerate(self.every_site)}
         for name, run in self.runs.items():
             frame = run.readings
             frames.append(
@@ -368,14 +386,18 @@ def _over(constant: float) -> str:
     return "" if constant == 1 else f"/{constant:.4g}"
 
 
+_ENDS = ("embed", "", "final", "penultimate", "logits", "model")
+"""Sites around the blocks, which have the second place."""
+
+
 def _is_model_site(site: str) -> bool:
-    return site in ("embed", "final", "logits", "model") or bool(re.fullmatch(r"block\.\d+", site))
+    return site in _ENDS or bool(re.fullmatch(r"block\.\d+", site))
 
 
 def _depth(site: str) -> tuple[int, int]:
     if site.startswith("block."):
         return 1, int(site.removeprefix("block."))
-    return ("embed", "", "final", "logits", "model").index(site), 0
+    return _ENDS.index(site), 0
 
 
 def _plain_title(title: str) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 
 from geoprobe.measures.registry import Card
 from geoprobe.reports import words
-from geoprobe.reports.sinks import summary
+from geoprobe.reports.collapse import collapse_figures, summary
 from geoprobe.reports.subject import Subject
 
 MOST_FURTHER = 200
@@ -122,9 +122,10 @@ def _figures(subject: Subject, name: str) -> list[dict[str, str]]:
                 "value": value,
                 "stderr": stderr,
                 "reason": newest["reason"] or "",
+                "null": "",
             }
         )
-    return found
+    return found + collapse_figures(subject, name)
 
 
 def _phases(subject: Subject) -> list[dict[str, str]]:
@@ -171,7 +172,11 @@ def _differences(subject: Subject) -> list[str]:
         ("dtype", "environment", "dtype"),
         ("conventions", "options", "conventions"),
     ):
-        seen = {name: _in_words(header.get(part, {}).get(key)) for name, header in headers.items()}
+        seen = {
+            name: _in_words(header.get(part, {}).get(key))
+            for name, header in headers.items()
+            if key != "conventions" or key in header.get(part, {})  # not every verb has any
+        }
         if len(set(seen.values())) > 1:
             found.append(
                 f"The runs differ in their {what} ("

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from geoprobe.reports import parts, words
-from geoprobe.reports.sinks import sink_tables, summary
+from geoprobe.reports.collapse import collapse_tables, summary
+from geoprobe.reports.sinks import sink_tables
 from geoprobe.reports.subject import Subject, thinned
 
 if TYPE_CHECKING:
@@ -44,9 +46,9 @@ def render(run: Run, console: Console) -> None:
     out = _Printer(console)
     out.heading(name)
     out.paragraph(summary(subject, name))
-    for table in sink_tables(run):
+    for table in (*sink_tables(run), *collapse_tables(run, MOST_SITES)):
         if table.rows:
-            out.table(table)
+            out.table(table if out.fits(table) else _without_errors(table))
         if table.note:
             out.note(table.note)
     if subject.measures:
@@ -75,6 +77,14 @@ def render(run: Run, console: Console) -> None:
         out.item("warning", warning.message + _count(warning, len(run.labels)))
     for label, message in run.failed.items():
         out.item("failed", message if message.startswith(label) else f"{label}: {message}")
+
+
+def _without_errors(table: parts.Table) -> parts.Table:
+    """The same without errors that are written close, for a console too narrow for them."""
+    rows = [[cell if " " in cell else cell.partition("±")[0] for cell in r] for r in table.rows]
+    if rows == [list(row) for row in table.rows]:
+        return table
+    return replace(table, title=f"{table.title} (errors need more columns)", rows=rows)
 
 
 def _undefined_alphas(run: Run) -> list[str]:
@@ -117,7 +127,7 @@ class _Printer:
         self._console.print()
         self._console.print(Text(f"{kind}: ", style) + self.text(value))
 
-    def fits(self, content: _Content) -> bool:
+    def fits(self, content: _Content | parts.Table) -> bool:
         """Whether a table needs no more than the console's columns."""
         widths = self._widths(content)
         return sum(widths) + len(widths) - 1 <= self.width
@@ -138,8 +148,9 @@ class _Printer:
                 no_wrap=True,
                 overflow="crop" if self.plain else "ellipsis",
             )
-        for row in content.rows:
-            table.add_row(*(self.text(cell) for cell in row))
+        for place, row in enumerate(content.rows):
+            style = "dim" if place in content.muted else ""
+            table.add_row(*(self.text(cell, style) for cell in row))
         self._console.print()
         self._console.print(self.text(content.title, "bold"))
         self._console.print(table)
@@ -159,6 +170,7 @@ class _Content:
         self.heads = list(heads)
         self.left = set(left)
         self.rows: list[list[str]] = []
+        self.muted: Sequence[int] = ()
 
 
 def clean(text: str, encoding: str, *, plain: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -70,6 +71,12 @@ def apart(value: float | None, stderr: float | None) -> tuple[str, str]:
     if decimals > 6 or abs(value) >= 1e7:
         return number(value, 4), number(stderr, 2)
     return f"{value:,.{decimals}f}", f"{stderr:,.{decimals}f}"
+
+
+def token_names(finding: Mapping[str, Any]) -> list[str]:
+    """The tokens that a finding names, as Python writes texts; their ids where there is none."""
+    texts = finding.get("tokens_text") or [f"#{i}" for i in finding["token_ids"]]
+    return [repr(text) for text in texts]
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

@@ -231,3 +231,187 @@ def _ablation(label: str, site: str, step: int, ks: Sequence[int]) -> list[Readi
                 )
             )
     return found
+
+
+COLLAPSED = {
+    "nc1": 0.5,
+    "nc1_quotient": 0.25,
+    "cdnv": 0.125,
+    "separation": 4.0,
+    "nc2_equinorm": 0.2,
+    "nc2_equiangular": 0.1,
+    "nc2_etf": 0.6,
+    "nc2_uniformity": 0.3,
+}
+"""What is planted at the last site of the newest checkpoint."""
+NULL = 3
+"""What permuted labels have, in units of that."""
+HEADS = {"nc3_duality": 0.7, "nc3_cosine": 0.65, "nc4_mismatch": 0.125}
+
+
+def make_collapse_run(
+    path: Path,
+    *,
+    name: str = "models/net",
+    steps: Sequence[int | None] = (0, 8, 64, 512),
+    data: Sequence[str] = ("train", "heldout"),
+    classes: Sequence[str] = tuple(f"class {i}" for i in range(10)),
+    tokens: bool = False,
+    sites: Sequence[str] = ("block.0", "block.1", "block.2", "penultimate"),
+    counts: Sequence[int] | None = None,
+    absent: str = "",
+    predicted: bool = False,
+    floor: float = 0.0,
+) -> Run:
+    """A run as `geoprobe collapse` would leave it: all measures halve with depth and training."""
+    labels = [f"step{step}" if step is not None else "model" for step in steps]
+    entries = [
+        {"label": label, "step": step, "tokens": None, "stage": None, "fingerprint": ""}
+        for label, step in zip(labels, steps, strict=True)
+    ]
+    header = {
+        "schema": "geoprobe.run/1",
+        "command": "collapse",
+        "options": {"probes": ["collapse"], "seed": 0},
+        "corpus": {"source": "synthetic", "sequences": 100},
+        "environment": {"dtype": "float32", "libraries": {}},
+        "series": {"arguments": [name], "checkpoints": entries},
+    }
+    sizes = np.array(counts if counts is not None else [20] * len(classes))
+    with Run.create(path, header) as run:
+        for index, entry in enumerate(entries):
+            readings: list[Reading] = []
+            findings: list[dict[str, Any]] = []
+            arrays: dict[str, np.ndarray] = {}
+            for s, of in enumerate(data):
+                factor = 2.0 ** (len(entries) - 1 - index + s)
+                readings += _collapse(
+                    entry["label"], of, sites, factor, absent, tokens, predicted, floor
+                )
+                findings += _classes(entry["label"], of, sites, classes, sizes, tokens, predicted)
+                arrays |= _of_classes(f"collapse/{of}", sizes, not absent, predicted)
+            run.write_checkpoint(entry, readings, findings, arrays)
+        if len(entries) > 2:
+            run.write_findings(
+                [
+                    {
+                        "kind": "onset",
+                        "data": data[0],
+                        "site": sites[-1],
+                        "start": labels[1],
+                        "end": labels[2],
+                        "message": f"{data[0]}: collapse begins between {labels[1]} and "
+                        f"{labels[2]}.",
+                    }
+                ]
+            )
+    return run
+
+
+def _collapse(
+    label: str,
+    data: str,
+    sites: Sequence[str],
+    factor: float,
+    absent: str,
+    tokens: bool,
+    predicted: bool,
+    floor: float,
+) -> list[Reading]:
+    keys: dict[str, Any] = {
+        "classes": "tokens" if tokens else "labels",
+        "data": data,
+        "tokens": "last",
+        "labels": "given",
+    }
+
+    def one(
+        measure: str, site: str, value: float | None, *, reason: str = "", **more: str
+    ) -> Reading:
+        given = {**keys, **more}["labels"] == "given" and value is not None
+        stderr = abs(value) / 100 if given and value is not None else None
+        return Reading(
+            label, "collapse", measure, site, {**keys, **more}, value, stderr, 200, reason=reason
+        )
+
+    found = []
+    for place, site in enumerate(sites):
+        deeper = 2.0 ** (len(sites) - 1 - place)
+        for measure, value in COLLAPSED.items():
+            of = {"of": "means"} if measure == "nc2_equinorm" else {}
+            found.append(one(measure, site, value * factor * deeper, **of))
+            found.append(one(measure, site, value * NULL, labels="permuted", **of))
+        found.append(one("nc2_etf_floor", site, floor))
+        if place:
+            before = dict.fromkeys((sites[place - 1], sites[0]))
+            found += [one("geometry_distance", site, 0.4, **{"from": other}) for other in before]
+    found += [one("separation_decay", "model", 0.5), one("separation_decay_r2", "model", 1.0)]
+    last = sites[-1]
+    for measure, value in HEADS.items():
+        if absent:
+            found.append(one(measure, last, None, reason=absent))
+            continue
+        found += [one(measure, last, value), one(measure, last, 0.875, labels="permuted")]
+    found.append(one("nc2_equinorm", last, None if absent else 0.3, reason=absent, of="rows"))
+    if predicted:
+        found += [one("gof_distance", last, 0.11, of=of) for of in ("means", "rows", "logits")]
+    return found
+
+
+def _classes(
+    label: str,
+    data: str,
+    sites: Sequence[str],
+    classes: Sequence[str],
+    sizes: np.ndarray,
+    tokens: bool,
+    predicted: bool,
+) -> list[dict[str, Any]]:
+    shown = list(classes[:50])
+    named = {"token_ids": list(range(len(shown))), "tokens_text": shown}
+    found: list[dict[str, Any]] = [
+        {
+            "kind": "depth",
+            "data": data,
+            "sites": list(sites),
+            "message": f"{data}: nc1_quotient falls from 2 to 0.25; it falls at 3 of 3 steps.",
+        },
+        {
+            "kind": "classes",
+            "data": data,
+            "site": sites[-1],
+            "number": len(classes),
+            "rows": int(sizes.sum()),
+            "smallest": int(sizes.min()),
+            "largest": int(sizes.max()),
+            **(named if tokens else {"classes": shown}),
+        },
+    ]
+    if predicted:
+        found.append(
+            {
+                "kind": "imbalance",
+                "data": data,
+                "threshold": 4.5,
+                "collapsed": [],
+                "message": f"{data}: the threshold of minority collapse is 4.5 samples.",
+            }
+        )
+    return [{**finding, "checkpoint": label} for finding in found]
+
+
+def _of_classes(path: str, sizes: np.ndarray, head: bool, predicted: bool) -> dict[str, np.ndarray]:
+    many = len(sizes)
+    k = min(50, many)
+    norms = np.linspace(3.0, 1.0, many)
+    found = {
+        f"{path}/cosines": np.where(np.eye(k) > 0, 1.0, -1 / (many - 1) + 0.0625),
+        f"{path}/counts": np.sort(sizes)[::-1],
+        f"{path}/centred_norms": norms,
+        f"{path}/norms": norms + 0.5,
+    }
+    if head:
+        found[f"{path}/row_norms"] = norms / 4
+    if predicted:
+        found |= {f"{path}/predicted_norms": norms + 0.75, f"{path}/predicted_row_norms": norms / 8}
+    return found

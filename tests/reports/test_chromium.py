@@ -10,7 +10,7 @@ import pytest
 
 from geoprobe.reports.html import write_report
 from tests.reports.browser import CHROMIUM, Browser
-from tests.reports.factory import HOSTILE, make_run
+from tests.reports.factory import HOSTILE, make_collapse_run, make_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on PATH")
 
@@ -18,6 +18,30 @@ DRAWN = (
     "document.documentElement.dataset.charts === 'drawn' && "
     "!document.querySelector('#table-of-readings')?.hidden"
 )
+
+EMPTY = """(async () => {
+  const empty = [];
+  for (const form of document.querySelectorAll('form[data-section]')) {
+    for (const input of form.querySelectorAll('[data-control]')) {
+      const first = input.value;
+      const count = input.options ? input.options.length : Number(input.max) + 1;
+      for (let i = 0; i < count; i++) {
+        input.value = String(i);
+        input.dispatchEvent(new Event('input', {bubbles: true}));
+        await new Promise((done) => setTimeout(done, 150));
+        const charts = form.parentElement.querySelectorAll('[data-chart]');
+        for (const chart of charts) {
+          const marks = chart.querySelectorAll('.mark-symbol path, .mark-rect path');
+          if (!marks.length) empty.push([chart.dataset.chart, input.dataset.control, i]);
+        }
+      }
+      input.value = first;
+      input.dispatchEvent(new Event('input', {bubbles: true}));
+    }
+  }
+  return empty;
+})()"""
+"""Charts without a mark, and the choice that left them so, over every choice of every control."""
 
 
 @pytest.fixture(scope="module")
@@ -106,32 +130,26 @@ def test_stepping_and_choosing_redraws_the_charts(browser: Browser, series: Path
 
 def test_every_choice_of_every_control_draws_something(browser: Browser, series: Path) -> None:
     browser.open(series, until=DRAWN)
-    empty = browser.evaluate(
-        """(async () => {
-          const empty = [];
-          for (const form of document.querySelectorAll('form[data-section]')) {
-            for (const input of form.querySelectorAll('[data-control]')) {
-              const first = input.value;
-              const count = input.options ? input.options.length : Number(input.max) + 1;
-              for (let i = 0; i < count; i++) {
-                input.value = String(i);
-                input.dispatchEvent(new Event('input', {bubbles: true}));
-                await new Promise((done) => setTimeout(done, 150));
-                const charts = form.parentElement.querySelectorAll('[data-chart]');
-                for (const chart of charts) {
-                  const marks = chart.querySelectorAll('.mark-symbol path, .mark-rect path');
-                  if (!marks.length) empty.push([chart.dataset.chart, input.dataset.control, i]);
-                }
-              }
-              input.value = first;
-              input.dispatchEvent(new Event('input', {bubbles: true}));
-            }
-          }
-          return empty;
-        })()"""
-    )
-    assert empty == []
+    assert browser.evaluate(EMPTY) == []
     _quiet(browser, series)
+
+
+def test_a_report_of_collapse_beside_another_draws_every_choice(
+    browser: Browser, tmp_path: Path
+) -> None:
+    names, counts = ("a", "b", "c"), (40, 20, 10)
+    left, right = tmp_path / "left", tmp_path / "right"
+    runs = [
+        make_collapse_run(left, name="left", classes=names, counts=counts, predicted=True),
+        make_collapse_run(right, steps=(0, 8), data=("text",), classes=names, counts=counts),
+    ]
+    file = write_report(runs, tmp_path / "report.html")
+    browser.open(file, until=DRAWN)
+    assert browser.evaluate(EMPTY) == []
+    assert "NaN" not in browser.evaluate(
+        "[...document.querySelectorAll('svg.marks path')].map(p => p.getAttribute('d')).join()"
+    )
+    _quiet(browser, file)
 
 
 def test_the_table_of_readings_filters_sorts_and_pages(browser: Browser, series: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geoprobe.reports.charts.ablation import ablation
 from geoprobe.reports.charts.attention import attention_sinks
+from geoprobe.reports.charts.collapse import class_means, collapse
 from geoprobe.reports.charts.layers import heatmap, layers, profile, sinks
 from geoprobe.reports.charts.spectra import spectra
 from geoprobe.reports.charts.training import others, training
@@ -17,13 +18,15 @@ __all__ = ["sections"]
 def sections(subject: Subject, gathered: Spectra, tables: Tables) -> list[Section]:
     """All sections that the runs have readings for, the most telling first."""
     found: list[Section | None] = []
+    ranked = subject.ranked
     if subject.measures:
-        if subject.is_series:
-            found += [training(subject), heatmap(subject)]
+        if ranked.is_series:
+            found += [training(ranked), heatmap(ranked)]
         else:
-            found.append(layers(subject))
-        found += [spectra(subject, gathered), sinks(subject)]
+            found.append(layers(ranked))
+        found += [spectra(ranked, gathered), sinks(ranked)]
+    found += [collapse(subject, tables), class_means(subject, tables)]
     found += [attention_sinks(subject, tables), ablation(subject)]
     if subject.measures:
-        found += [others(subject), profile(subject)]
+        found += [others(ranked), profile(ranked)]
     return [section for section in found if section is not None and section.charts]

@@ -115,18 +115,18 @@ def shortened_label() -> str:
     )
 
 
-def is_path(subject: Subject) -> bool:
+def is_path(sites: Sequence[str]) -> bool:
     """Whether sites follow one another in a model, so that a line may join them."""
-    return all(s in ("embed", "final") or s.startswith("block.") for s in subject.sites)
+    return all(s in ("embed", "final", "penultimate") or s.startswith("block.") for s in sites)
 
 
-def site_x(subject: Subject, most: int) -> alt.X:
+def site_x(sites: Sequence[str], most: int) -> alt.X:
     """Sites in execution order, blocks by their number, at most so many labelled."""
-    path = is_path(subject)
-    labelled = _labelled(subject.sites, most) if path else subject.sites
+    path = is_path(sites)
+    labelled = _labelled(sites, most) if path else list(sites)
     return alt.X(
         "site:N",
-        sort=subject.sites,
+        sort=list(sites),
         title="site (blocks by number)" if path else "site",
         axis=alt.Axis(
             labelExpr="replace(datum.label, 'block.', '')",

@@ -169,7 +169,7 @@ def sinks(subject: Subject) -> Section | None:
     )
     colour = alt.Color("sinks:N", title=None, scale=domain, legend=legend)
     shape = alt.Shape("sinks:N", title=None, scale=shapes, legend=legend)
-    x = site_x(subject, 16)
+    x = site_x(subject.sites, 16)
     offset = alt.XOffset("sinks:N", scale=alt.Scale(domain=names, paddingOuter=0.5))
     layered = alt.layer(
         base.mark_rule().encode(
@@ -211,9 +211,9 @@ def _by_site(subject: Subject, chart: Any, title: str, *, size: int, labels: int
     """Points with error bars at each site, joined where the sites are a path through a model."""
     base = bounds(chart)
     colour = run_colour(subject)
-    x = site_x(subject, labels)
+    x = site_x(subject.sites, labels)
     parts = [base.mark_rule().encode(x=x, y=value_y(title, "lo"), y2="hi:Q", **colour)]
-    if is_path(subject):
+    if is_path(subject.sites):
         parts.append(
             base.mark_line(strokeWidth=1.5, opacity=0.6).encode(x=x, y=value_y(title), **colour)
         )
