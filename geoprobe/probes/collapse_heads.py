@@ -249,7 +249,8 @@ class HeadStudy:
             outcome.arrays[f"{path}/predicted_{of}"] = (lengths * (size / total if total else 0.0))[
                 order
             ]
-        outcome.findings.append(self._imbalance(full, trained, frame, name))
+        if name == probe.rows.names[0]:
+            outcome.findings.append(self._imbalance(full, trained, frame, name))
         return outcome
 
     def _imbalance(
