@@ -38,7 +38,7 @@ from transformers.utils.logging import disable_progress_bar
 from geoprobe.measures.collapse import nc1
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.frames import nc2_etf
-from geoprobe.measures.imbalance import Frame, general_orthogonal_frame
+from geoprobe.measures.imbalance import Frame, general_orthogonal_frame, gof_distance
 
 CLASSES = 10
 SEED = 0
@@ -345,23 +345,13 @@ def _defined(measured: Callable[[], float]) -> float | None:
         return None
 
 
-def distance_to_frame(vectors: Array, squared_lengths: Array) -> float:
-    """Frobenius distance of a Gram matrix to that of an orthogonal frame, both normalised.
-
-    Args:
-        vectors: Class means, not centred, or classifier rows (C, d).
-        squared_lengths: What the frame has on the diagonal (C,).
-    """
-    gram = vectors @ vectors.T
-    predicted = np.diag(squared_lengths)
-    return float(
-        np.linalg.norm(gram / np.linalg.norm(gram) - predicted / np.linalg.norm(predicted))
-    )
-
-
 def predicted_frame(counts: NDArray[np.int64]) -> Frame:
     """The frame that the MLP's loss has as its minimiser."""
     return general_orthogonal_frame(counts, WEIGHT_DECAY_W, WEIGHT_DECAY_H)
+
+
+def _distance(vectors: Array, squared_lengths: Array) -> float:
+    return gof_distance(vectors @ vectors.T, squared_lengths)
 
 
 def _shown(value: float | None) -> str:
@@ -388,8 +378,8 @@ def _run(
     if isinstance(model, nn.Sequential):
         frame = predicted_frame(train.counts)
         line += (
-            f", frame distance of means {distance_to_frame(found.means, frame.means):.2g}, of rows "
-            f"{distance_to_frame(found.rows, frame.rows):.2g}"
+            f", frame distance of means {_distance(found.means, frame.means):.2g}, of rows "
+            f"{_distance(found.rows, frame.rows):.2g}"
         )
     print(line, flush=True)
 

@@ -7,7 +7,7 @@ for behind the pass (`collapse_heads`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from geoprobe.models.layout import Layout
+    from geoprobe.data.examples import Labels
+    from geoprobe.models.layout import Classifier, Layout
 
 NAME = "collapse"
 
@@ -127,7 +128,7 @@ def class_rows(options: CollapseOptions, survey: Survey) -> ClassRows:
     if labels is not None and labels.classes:
         rows = labelled_rows(labels, options.min_count, survey.seed)
         if layout.classifier is not None:
-            labels.rows(layout.classifier.outputs, layout.classifier.names)
+            head_rows(rows, layout.classifier, labels)
         return rows
     if options.classes == "labels":
         raise UsageError("--classes labels: what is fed has none; give labelled data with --data.")
@@ -139,6 +140,16 @@ def class_rows(options: CollapseOptions, survey: Survey) -> ClassRows:
         )
     corpus: Any = getattr(inputs, "inputs", inputs)
     return next_token_rows(corpus, labels, options.min_count, survey.seed)
+
+
+def head_rows(rows: ClassRows, classifier: Classifier, labels: Labels) -> NDArray[np.int64]:
+    """The classifier's row of each class that is measured (C,).
+
+    Raises:
+        UsageError: The model has no such class.
+    """
+    measured: Any = tuple(rows.classes)
+    return replace(labels, classes=measured).rows(classifier.outputs, classifier.names)
 
 
 @dataclass

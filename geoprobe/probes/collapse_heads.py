@@ -13,6 +13,7 @@ from geoprobe import measures
 from geoprobe.errors import UsageError
 from geoprobe.measures.estimate import Undefined
 from geoprobe.probes.base import Outcome
+from geoprobe.probes.collapse import head_rows
 from geoprobe.probes.collapse_readings import (
     IMBALANCED,
     NAME,
@@ -118,10 +119,8 @@ class HeadStudy:
             classes = np.array(probe.rows.classes, dtype=np.int64)
         else:
             assert layout.classifier is not None
-            labels: Any = probe.survey.inputs
-            every = labels.labels.rows(layout.classifier.outputs, layout.classifier.names)
-            row_of = dict(zip(labels.labels.classes, every.tolist(), strict=True))
-            classes = np.array([row_of[c] for c in probe.rows.classes], dtype=np.int64)
+            fed: Any = probe.survey.inputs
+            classes = head_rows(probe.rows, layout.classifier, fed.labels)
         weight, bias = capture.rows(torch.from_numpy(classes))
         exact = weight.detach().cpu().double().numpy()
         none = np.zeros(len(classes))

@@ -169,7 +169,7 @@ def _layer(probe: CollapseProbe, name: str, site: str) -> Layer:
     for group in groups_of(moments):
         part = moments.sample({group})
         layer.parts.append(_values(part, varying))
-        layer.part_means.append(part.means if len(part.means) == len(full.means) else full.means)
+        layer.part_means.append(part.means)
     if site != probe.last:  # which the study still needs
         del probe.state[site, name]
     return layer

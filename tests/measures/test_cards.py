@@ -46,6 +46,32 @@ def test_bibtex_is_well_formed(name: str) -> None:
     assert len(re.findall(r"^  year = \{\d{4}\}", text, flags=re.MULTILINE)) == len(entries)
 
 
+COLLAPSE = {
+    "nc1", "nc1_quotient", "cdnv", "separation", "nc2_equinorm", "nc2_equiangular", "nc2_etf",
+    "nc2_etf_floor", "nc2_uniformity", "nc3_duality", "nc3_cosine", "nc4_mismatch",
+    "separation_decay", "separation_decay_r2", "geometry_distance", "gof_distance",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(COLLAPSE))
+def test_cards_of_collapse_are_full(name: str) -> None:
+    known = card(name)
+    assert known.section == "collapse"
+    for field in ("title", "formula", "unit", "source", "pitfalls", "bibtex"):
+        assert getattr(known, field), field
+    assert known.bibtex.count("{") == known.bibtex.count("}")
+    assert known.bibtex.count("  title = ") == known.bibtex.count("  author = ") == 1
+    assert known.function is getattr(measures, name, None)
+
+
+def test_every_measure_that_collapse_gives_has_a_card() -> None:
+    from geoprobe.probes.collapse_heads import _HEAD_MEASURES
+    from geoprobe.probes.collapse_readings import LAYER_MEASURES
+
+    assert {*LAYER_MEASURES, *_HEAD_MEASURES} <= COLLAPSE
+    assert {n for n, c in cards().items() if c.section == "collapse"} == COLLAPSE
+
+
 def test_conventions_of_a_card_are_those_of_the_function() -> None:
     import numpy as np
 
