@@ -1,15 +1,13 @@
 """Measures: pure functions of finished statistics, each with its card. Arrays in, numbers out."""
 
 from geoprobe.measures import ablation  # noqa: F401  registers its cards
-from geoprobe.measures.collapse import cdnv, nc1, nc1_quotient, separation
+from geoprobe.measures.collapse import nc1, nc1_quotient, separation
 from geoprobe.measures.collapse_depth import Decay, geometry_distance, separation_decay
 from geoprobe.measures.estimate import StandardError, Undefined, bias_corrected, jackknife
 from geoprobe.measures.frames import (
-    nc2_equiangular,
     nc2_equinorm,
     nc2_etf,
     nc2_etf_floor,
-    nc2_uniformity,
     nc3_cosine,
     nc3_duality,
     nc4_mismatch,
@@ -17,6 +15,7 @@ from geoprobe.measures.frames import (
 )
 from geoprobe.measures.imbalance import Frame, general_orthogonal_frame, gof_distance
 from geoprobe.measures.intrinsic import TwoNN, intrinsic_dim, intrinsic_dim_ml, two_nn
+from geoprobe.measures.pairs import cdnv, defined, nc2_equiangular, nc2_uniformity, pairwise
 from geoprobe.measures.phases import Phase, phases
 from geoprobe.measures.registry import Card, card, cards, measure, register
 from geoprobe.measures.sinks import (
@@ -69,6 +68,7 @@ __all__ = [
     "card",
     "cards",
     "cdnv",
+    "defined",
     "eigenvalues",
     "general_orthogonal_frame",
     "geometry_distance",
@@ -94,6 +94,7 @@ __all__ = [
     "nearest_means",
     "nesum",
     "numerical_rank",
+    "pairwise",
     "participation_ratio",
     "participation_ratio_corrected",
     "phases",

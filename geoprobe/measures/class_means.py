@@ -64,18 +64,3 @@ def pairs(classes: int) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
     for start in range(0, classes, TILE):
         rows, columns = slice(start, min(start + TILE, classes)), slice(start, classes)
         yield rows, columns, np.arange(start, classes) > np.arange(start, rows.stop)[:, None]
-
-
-def squared_distances(vectors: Array) -> Iterator[tuple[slice, slice, NDArray[np.bool_], Array]]:
-    """The same, with the squared distances of the pairs that count (m,).
-
-    Raises:
-        Undefined: Two vectors are the same.
-    """
-    squares = (vectors**2).sum(1)
-    for rows, columns, keep in pairs(len(vectors)):
-        products = vectors[rows] @ vectors[columns].T
-        found = (squares[rows, None] + squares[columns] - 2 * products)[keep]
-        if (found <= SAME * squares.max()).any():
-            raise Undefined("two classes have the same mean or direction")
-        yield rows, columns, keep, found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
-from geoprobe.measures.class_means import SAME, centred_at_mean, squared_distances
+from geoprobe.measures.class_means import SAME, centred_at_mean
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.registry import ONLY_EXACT, measure
 
@@ -126,41 +126,6 @@ def nc1_quotient(within_trace: float, means: ArrayLike) -> float:
     """
     centred = centred_at_mean(means)
     return float(within_trace / np.mean((centred**2).sum(1)))
-
-
-@measure(
-    name="cdnv",
-    title="Class-distance normalised variance",
-    symbol="CDNV",
-    formula="Mean over pairs of classes of (V_i + V_j) / (2 |mu_i - mu_j|^2), V the mean squared "
-    "distance to the class mean.",
-    unit="1",
-    direction="either",
-    conventions=ONLY_EXACT,
-    source="Galanti, György and Hutter 2022 (arXiv 2112.15121)",
-    bibtex=sources.GALANTI_2022,
-    pitfalls=("Two classes with almost the same mean dominate the average.",),
-    section="collapse",
-)
-def cdnv(variances: ArrayLike, means: ArrayLike) -> float:
-    """Class-distance normalised variance: mean over pairs of (V_i + V_j) / (2 |mu_i - mu_j|^2).
-
-    Galanti, György and Hutter 2022 (arXiv 2112.15121).
-
-    Args:
-        variances: Mean squared distance to the class mean, of each class (C,).
-        means: Class means (C, d).
-
-    Raises:
-        Undefined: Fewer than two classes, or two classes with the same mean.
-    """
-    centred = centred_at_mean(means)
-    spread = np.asarray(variances, dtype=np.float64)
-    total = 0.0
-    for rows, columns, keep, squared in squared_distances(centred):
-        both = (spread[rows, None] + spread[columns])[keep]
-        total += float((both / (2 * squared)).sum())
-    return total / math.comb(len(centred), 2)
 
 
 def _within_by_between(within: ArrayLike, factor: Array) -> float:

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
 from geoprobe.measures.class_means import (
-    SAME,
     TILE,
     centred_at_mean,
-    pairs,
-    squared_distances,
     unit_vectors,
 )
 from geoprobe.measures.estimate import Undefined
@@ -59,39 +56,6 @@ def nc2_equinorm(vectors: ArrayLike, *, centre: bool = True) -> float:
     if not norms.any():
         raise Undefined("every vector is zero")
     return float(norms.std() / norms.mean())
-
-
-@measure(
-    name="nc2_equiangular",
-    title="NC2, equal angles",
-    symbol="NC2 angles",
-    formula="Mean over pairs of classes of |cos(mu_i - mu_G, mu_j - mu_G) + 1/(C-1)|.",
-    unit="1",
-    direction="either",
-    conventions=ONLY_EXACT,
-    source="Papyan, Han and Donoho 2020 (arXiv 2008.08186), absolute",
-    bibtex=sources.PAPYAN_2020,
-    pitfalls=(
-        "Signed deviations would cancel: the mean cosine of centred vectors is near -1/(C-1) "
-        "whatever they are.",
-    ),
-    section="collapse",
-)
-def nc2_equiangular(means: ArrayLike) -> float:
-    """Mean over pairs of |cos + 1/(C-1)|: absolute, as signed deviations cancel in the mean.
-
-    Args:
-        means: Class means (C, d).
-
-    Raises:
-        Undefined: Fewer than two classes, or a class mean at mu_G.
-    """
-    unit = unit_vectors(centred_at_mean(means))
-    total = 0.0
-    for rows, columns, keep in pairs(len(unit)):
-        cosines = (unit[rows] @ unit[columns].T)[keep]
-        total += float(np.abs(cosines + 1 / (len(unit) - 1)).sum())
-    return total / math.comb(len(unit), 2)
 
 
 @measure(
@@ -152,54 +116,6 @@ def nc2_etf(means: ArrayLike) -> float:
 def nc2_etf_floor(classes: int, width: int) -> float:
     """What `nc2_etf` cannot go below in so few dimensions: sqrt(2 - 2 sqrt(d/(C-1))), or 0."""
     return math.sqrt(max(0.0, 2 - 2 * math.sqrt(min(1.0, width / (classes - 1)))))
-
-
-@measure(
-    name="nc2_uniformity",
-    title="Hyperspherical uniformity",
-    symbol="GNC2",
-    formula="Coefficient of variation of -ln |u_i - u_j| over pairs of unit-normalised centred "
-    "class means.",
-    unit="1",
-    direction="either",
-    conventions=ONLY_EXACT,
-    source="Wu and Papyan 2024 (arXiv 2405.17767)",
-    bibtex=sources.WU_PAPYAN_2024,
-    pitfalls=(
-        "Divided by the mean of -ln distance, which is near zero for distances near 1; compare "
-        "only for the same number of classes.",
-    ),
-    section="collapse",
-)
-def nc2_uniformity(means: ArrayLike) -> float:
-    """Coefficient of variation of -ln distance over pairs of unit-normalised centred means.
-
-    Hyperspherical uniformity, which is what more than d + 1 classes can have in place of an ETF (Wu
-    and Papyan 2024, arXiv 2405.17767).
-
-    Args:
-        means: Class means (C, d).
-
-    Raises:
-        Undefined: Fewer than two classes, two of them in one direction, or -ln distances whose mean
-            is zero.
-    """
-    unit = unit_vectors(centred_at_mean(means))
-    count = math.comb(len(unit), 2)
-    shift: float | None = None
-    first = second = 0.0
-    for *_, squared in squared_distances(unit):
-        energies = -0.5 * np.log(squared)
-        if shift is None:  # so that the variance is no difference of large numbers
-            shift = float(energies.mean()) if len(energies) else 0.0
-        first += float((energies - shift).sum())
-        second += float(((energies - shift) ** 2).sum())
-    offset = first / count
-    mean = (shift or 0.0) + offset
-    variance = max(0.0, second / count - offset**2)
-    if abs(mean) <= SAME:
-        raise Undefined("the mean -ln distance is zero, so that nothing can be divided by it")
-    return math.sqrt(variance) / abs(mean)
 
 
 @measure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,14 @@ from geoprobe.statistics.threads import in_threads
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from geoprobe.measures.pairs import Pairwise
     from geoprobe.probes.collapse import CollapseProbe
     from geoprobe.runs.reading import Key
     from geoprobe.statistics.classes import ClassMoments, ClassSample
 
     Array = NDArray[np.float64]
     Function = Callable[[ClassSample], float]
+    LayerFunction = Callable[[ClassSample, Callable[[], Pairwise]], float]
 
 NAME = "collapse"
 SHOWN_CLASSES = 50
@@ -37,18 +39,18 @@ IMBALANCED = 1.5
 
 _A_NULL = "no standard error: a null, to compare the value with"
 
-LAYER_MEASURES: Mapping[str, tuple[str, Function]] = {
-    "nc1": ("", lambda s: measures.nc1(s.within, s.means)),
-    "nc1_quotient": ("", lambda s: measures.nc1_quotient(float(np.trace(s.within)), s.means)),
-    "cdnv": ("", lambda s: measures.cdnv(s.variances, s.means)),
-    "separation": ("", lambda s: measures.separation(s.within, s.means, s.counts)),
-    "nc2_equinorm": ("means", lambda s: measures.nc2_equinorm(s.means)),
-    "nc2_equiangular": ("", lambda s: measures.nc2_equiangular(s.means)),
-    "nc2_etf": ("", lambda s: measures.nc2_etf(s.means)),
-    "nc2_uniformity": ("", lambda s: measures.nc2_uniformity(s.means)),
+LAYER_MEASURES: Mapping[str, tuple[str, LayerFunction]] = {
+    "nc1": ("", lambda s, _: measures.nc1(s.within, s.means)),
+    "nc1_quotient": ("", lambda s, _: measures.nc1_quotient(float(np.trace(s.within)), s.means)),
+    "cdnv": ("", lambda _, pairs: measures.defined(pairs().cdnv)),
+    "separation": ("", lambda s, _: measures.separation(s.within, s.means, s.counts)),
+    "nc2_equinorm": ("means", lambda s, _: measures.nc2_equinorm(s.means)),
+    "nc2_equiangular": ("", lambda _, pairs: measures.defined(pairs().equiangular)),
+    "nc2_etf": ("", lambda s, _: measures.nc2_etf(s.means)),
+    "nc2_uniformity": ("", lambda _, pairs: measures.defined(pairs().uniformity)),
 }
 """Measures of one site: what they are of, as the key `of` has it, and how they follow from the
-statistics."""
+statistics and from one sweep over the pairs of classes."""
 
 Value = float | str
 """A value, or the reason why there is none."""
@@ -186,7 +188,15 @@ def _values(sample: ClassSample, varying: Array | None) -> dict[str, Value]:
         sample = replace(
             sample, means=sample.means @ varying, within=varying.T @ sample.within @ varying
         )
-    return {name: evaluate(f, sample) for name, (_, f) in LAYER_MEASURES.items()}
+    pairs = cache(partial(measures.pairwise, sample.means, sample.variances))
+    return {
+        name: evaluate(partial(_with, function, pairs), sample)
+        for name, (_, function) in LAYER_MEASURES.items()
+    }
+
+
+def _with(function: LayerFunction, pairs: Callable[[], Pairwise], sample: ClassSample) -> float:
+    return function(sample, pairs)
 
 
 def informative(sample: ClassSample, precision: float) -> Array | None:

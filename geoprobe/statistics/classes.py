@@ -216,7 +216,7 @@ class ClassMoments:
         """
         kept = [g for g in self.groups() if g not in without]
         counts, first, squares = self._kept(self._sums, kept)
-        total = symmetric(self._scatter[kept].sum(0) if kept else self._scatter[0])
+        total = symmetric(_total(self._scatter, kept))
         mean = first / counts.clamp(min=1)[:, None]
         within = total - mean.T @ first
         means = mean + self._shift
@@ -245,7 +245,15 @@ class ClassMoments:
         """Counts (C,), sums (C, d) and sums of squares (C,) of some groups together."""
         shape = (self.n_groups, self.classes)
         return (
-            sums.counts.view(shape)[kept].sum(0),
-            sums.first.view(*shape, self.width)[kept].sum(0),
-            sums.squares.view(shape)[kept].sum(0),
+            _total(sums.counts.view(shape), kept),
+            _total(sums.first.view(*shape, self.width), kept),
+            _total(sums.squares.view(shape), kept),
         )
+
+
+def _total(parts: Tensor, kept: list[int]) -> Tensor:
+    """The sum of some, without a copy of them all; zeros of none."""
+    total = parts[kept[0]].clone() if kept else torch.zeros_like(parts[0])
+    for part in kept[1:]:
+        total += parts[part]
+    return total
