@@ -272,19 +272,23 @@ def _statistics_rates(
 
 def _told(survey: Survey, inputs: Inputs | None, sequences: int, length: int) -> Survey:
     """The same of so many sequences of full length."""
+    sequences = max(4, sequences)
     stand_in = _stand_in(inputs, sequences, length)
-    return replace(survey, lengths=np.full(sequences, length), inputs=stand_in)
+    return replace(survey, lengths=np.full(sequences, length), inputs=stand_in, rehearsal=True)
 
 
 def _stand_in(inputs: Inputs | None, sequences: int, length: int) -> Labelled | Corpus:
     """Sequences of full length with the tokens, or as many classes, as what will be fed."""
     ids = getattr(inputs, "ids", None)
-    tokens = np.resize(np.arange(64) if ids is None else ids, (sequences, length))
+    # So few tokens that each comes several times, however short the stand-in is.
+    kinds = max(2, min(len(np.unique(ids)) if ids is not None else 64, sequences * length // 16))
+    tokens = np.resize(np.arange(kinds), (sequences, length))
     corpus = Corpus.from_ids(tokens, pad_id=0, source="")
     labels: Labels | None = getattr(inputs, "labels", None)
     if labels is None or not labels.classes:
         return corpus
     classes = max(2, min(len(labels.classes), sequences // 2))
+    sequences = len(corpus)
     zeros = np.zeros(sequences, dtype=np.int64)
     values = np.arange(sequences) % classes
     return Labelled(corpus, Labels(values, tuple(range(classes)), zeros, ("data",)))

@@ -67,8 +67,9 @@ def collapse(
         float | None,
         typer.Option(
             "--weight-decay-w",
-            help="Weight decay of the linear layers: predicts, with the next and the class counts, "
-            "the frame of imbalanced classes (mean squared error, no bias).",
+            help="Weight decay of the linear layers: predicts, with the next and the class counts "
+            "of the set called train (else the first, which must be whole), the frame of "
+            "imbalanced classes (mean squared error, no bias).",
             rich_help_panel=_MEASURE,
             show_default=False,
         ),
@@ -96,7 +97,8 @@ def collapse(
         int | None,
         typer.Option(
             "--sequences",
-            help="At most N sequences, or items of each --data. Default: 1024, and all of --data.",
+            help="At most N sequences, or items of each --data. Default: 1024, and all that have "
+            "labels.",
             rich_help_panel=_FED,
             show_default=False,
         ),

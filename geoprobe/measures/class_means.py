@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 else:
     np = Lazy("numpy")
 
-TILE = 1024
-"""Classes whose pairs with all others are held at a time."""
+TILE = 2**19
+"""Pairs of classes that are held at a time, or a row of them where they are more."""
 
 SAME = 1e-12
 """Below this share of the largest, a singular value or a squared distance is rounding."""
@@ -59,8 +59,16 @@ def unit_vectors(vectors: Array) -> Array:
     return np.asarray(vectors / norms)
 
 
+def tile_of(columns: int) -> int:
+    """Rows of so many columns that are held at a time."""
+    return max(1, TILE // max(1, columns))
+
+
 def pairs(classes: int) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
     """Every pair of classes once, in tiles: rows, columns, and which of their pairs count."""
-    for start in range(0, classes, TILE):
-        rows, columns = slice(start, min(start + TILE, classes)), slice(start, classes)
-        yield rows, columns, np.arange(start, classes) > np.arange(start, rows.stop)[:, None]
+    start = 0
+    while start < classes:
+        end = min(start + tile_of(classes - start), classes)
+        rows, columns = slice(start, end), slice(start, classes)
+        yield rows, columns, np.arange(start, classes) > np.arange(start, end)[:, None]
+        start = end

@@ -51,11 +51,12 @@ class Decay(NamedTuple):
     pitfalls=("Read it with separation_decay_r2: where that is low there is no law.",),
     section="collapse",
 )
-def separation_decay(separations: ArrayLike) -> Decay:
+def separation_decay(separations: ArrayLike, layers: ArrayLike | None = None) -> Decay:
     """Fits the law of data separation.
 
     Args:
         separations: Separation fuzziness of each layer, in order of depth (L,).
+        layers: The number of each (L,); None where they follow one another.
 
     Raises:
         Undefined: Fewer than three layers, or values that are not positive.
@@ -65,7 +66,8 @@ def separation_decay(separations: ArrayLike) -> Decay:
         raise Undefined(f"a rate needs at least {LEAST_LAYERS} layers, and there are {len(values)}")
     if not (values > 0).all():
         raise Undefined("a layer's separation is zero, which has no logarithm")
-    depth = np.arange(len(values)) - (len(values) - 1) / 2
+    depth = np.arange(len(values)) if layers is None else np.asarray(layers, dtype=np.float64)
+    depth = depth - depth.mean()
     y = np.log(values)
     around = y - y.mean()
     slope = float(depth @ around / (depth @ depth))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
 from geoprobe.measures.class_means import (
-    TILE,
     centred_at_mean,
+    tile_of,
     unit_vectors,
 )
 from geoprobe.measures.estimate import Undefined
@@ -114,7 +114,13 @@ def nc2_etf(means: ArrayLike) -> float:
     section="collapse",
 )
 def nc2_etf_floor(classes: int, width: int) -> float:
-    """What `nc2_etf` cannot go below in so few dimensions: sqrt(2 - 2 sqrt(d/(C-1))), or 0."""
+    """What `nc2_etf` cannot go below in so few dimensions: sqrt(2 - 2 sqrt(d/(C-1))), or 0.
+
+    Raises:
+        Undefined: Fewer than two classes.
+    """
+    if classes < 2:
+        raise Undefined("a single class has nothing to be apart from")
     return math.sqrt(max(0.0, 2 - 2 * math.sqrt(min(1.0, width / (classes - 1)))))
 
 
@@ -192,6 +198,8 @@ def nc3_cosine(weights: ArrayLike, means: ArrayLike) -> float:
     pitfalls=(
         "A network that always answers wrong can agree with the class means: it says nothing of "
         "accuracy.",
+        "Class means are those of the same data set, all groups included: the standard error is "
+        "that of the samples, with the means as they are.",
     ),
     section="collapse",
 )
@@ -225,9 +233,10 @@ def nearest_means(features: ArrayLike, means: ArrayLike) -> NDArray[np.int64]:
     half = (every**2).sum(1) / 2
     rows = np.asarray(features)
     found = np.empty(len(rows), dtype=np.int64)
-    for start in range(0, len(found), TILE):
-        some = np.asarray(rows[start : start + TILE], dtype=np.float64) - middle
-        found[start : start + TILE] = (some @ every.T - half).argmax(1)
+    step = tile_of(len(every))
+    for start in range(0, len(found), step):
+        some = np.asarray(rows[start : start + step], dtype=np.float64) - middle
+        found[start : start + step] = (some @ every.T - half).argmax(1)
     return found
 
 

@@ -51,15 +51,14 @@ def pairwise(means: ArrayLike, variances: ArrayLike | None = None) -> Pairwise:
     ratios = off = 0.0
     energies = _Spread()
     for rows, columns, keep in pairs(classes):
-        i, j = np.nonzero(keep)
-        i, j = i + rows.start, j + columns.start
         products = (centred[rows] @ centred[columns].T)[keep]
-        distances = squares[i] + squares[j] - 2 * products
+        distances = (squares[rows, None] + squares[columns])[keep] - 2 * products
         apart = apart and not (distances <= SAME * squares.max()).any()
         if apart:
-            ratios += float(((spread[i] + spread[j]) / distances).sum()) / 2
+            both = (spread[rows, None] + spread[columns])[keep]
+            ratios += float((both / distances).sum()) / 2
         if directed:
-            cosines = products / (norms[i] * norms[j])
+            cosines = products / (norms[rows, None] * norms[columns])[keep]
             off += float(np.abs(cosines + 1 / (classes - 1)).sum())
             chords = 2 - 2 * cosines
             aligned = aligned and bool((chords > SAME).all())

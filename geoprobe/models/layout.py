@@ -75,11 +75,13 @@ class Classifier:
         module: Its path in the model.
         outputs: Number of classes.
         names: What the config calls them, in order; None where there is no config.
+        pad_id: Token id that a decoder's classifier takes for padding wherever it stands.
     """
 
     module: str
     outputs: int
     names: tuple[str, ...] | None = None
+    pad_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -322,9 +324,9 @@ def _classifier(row: Family, model: nn.Module, config: Any) -> tuple[Classifier 
         return None, "the model gives one number, which is no class"
     names = getattr(config, "id2label", None) or {}
     known = len(names) == len(weight)
-    return Classifier(
-        path, len(weight), tuple(str(names[i]) for i in sorted(names)) if known else None
-    ), ""
+    own = tuple(str(names[i]) for i in sorted(names)) if known else None
+    pad = None if row.bidirectional else getattr(config, "pad_token_id", None)
+    return Classifier(path, len(weight), own, pad), ""
 
 
 def _inside(

@@ -78,6 +78,7 @@ class Survey:
         statistics_on: Where statistics live and are computed, in float64.
         times: Tokens that the model makes of an item, site by site; empty where text is fed.
         inputs: What is fed, labels included; None where it is not known yet.
+        rehearsal: Whether it is a stand-in, which need not be enough to measure anything.
     """
 
     layout: Layout
@@ -90,6 +91,7 @@ class Survey:
     statistics_on: torch.device
     times: Mapping[str, int] = field(default_factory=dict)
     inputs: Inputs | None = None
+    rehearsal: bool = False
 
     def lengths_at(self, site: str) -> NDArray[np.int64]:
         """Number of tokens of every item at a site (n,)."""

@@ -101,6 +101,12 @@ def labelled_rows(labels: Labels, min_count: int | None, seed: int) -> ClassRows
     counts = np.zeros((sets, classes), dtype=np.int64)
     known = labels.values >= 0
     np.add.at(counts, (labels.sets[known], labels.values[known]), 1)
+    for s, name in enumerate(labels.names):
+        if int((counts[s] > 0).sum()) < 2:
+            raise UsageError(
+                f"--data {name}: items of {int((counts[s] > 0).sum())} class are left of it, those "
+                "without tokens left out, and collapse compares at least two; give more data."
+            )
     if min_count is None:
         _require_two_items(labels, counts)
     kept: NDArray[np.bool_] = np.all(counts >= min_count if min_count else counts >= 0, axis=0)

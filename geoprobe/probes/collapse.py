@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from geoprobe.errors import UsageError
+from geoprobe.measures.class_means import TILE
 from geoprobe.models.layout import PENULTIMATE
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
 from geoprobe.probes.class_rows import MIN_COUNT, ClassRows, labelled_rows, next_token_rows
@@ -124,6 +125,8 @@ def class_rows(options: CollapseOptions, survey: Survey) -> ClassRows:
         UsageError: There are no labels, or not the model's, or the model predicts no tokens.
     """
     layout, inputs = survey.layout, survey.inputs
+    if survey.rehearsal:
+        options = replace(options, min_count=2, weight_decay_w=None, weight_decay_h=None)
     labels = getattr(inputs, "labels", None)
     if labels is not None and labels.classes:
         rows = labelled_rows(labels, options.min_count, survey.seed)
@@ -137,6 +140,11 @@ def class_rows(options: CollapseOptions, survey: Survey) -> ClassRows:
         raise UsageError(
             f"Without labels the classes are next tokens, and this {layout.family} model {what}; "
             "give labelled data with --data."
+        )
+    if options.weight_decay_w is not None:
+        raise UsageError(
+            "--weight-decay-w: the predicted frame is that of a classifier of labelled data; leave "
+            "it out, or give --data."
         )
     corpus: Any = getattr(inputs, "inputs", inputs)
     return next_token_rows(corpus, labels, options.min_count, survey.seed)
@@ -209,7 +217,10 @@ class CollapseProbe:
         """For the penultimate features, where there is enough."""
         survey, measured = self.survey, self.rows.labels >= 0
         shape = int(measured.sum()), survey.layout.width_of(self.last)
-        size = shape[0] * shape[1] * survey.dtype.itemsize
+        dtype = survey.dtype
+        if self.pool_at(self.last) == "mean":
+            dtype = torch.promote_types(dtype, torch.float32)
+        size = shape[0] * shape[1] * dtype.itemsize
         room = survey.memory // _FEATURES_SHARE
         if size > room:
             self.too_many = (
@@ -218,7 +229,7 @@ class CollapseProbe:
             )
             return
         place = np.cumsum(measured) - 1
-        self.kept = _Kept(lasting_zeros(shape, survey.dtype), place)
+        self.kept = _Kept(lasting_zeros(shape, dtype), place)
 
     def sites(self) -> Sequence[str]:
         """Sites to watch: those that were chosen, and the penultimate features."""
@@ -237,12 +248,19 @@ class CollapseProbe:
             self._selected = (feed.index, self.rows.select(feed))
         selected = self._selected[1]
         if self.rows.kind == "labels":
-            flat = pooled(activations, feed, self.pool_at(site))
+            flat = self.pooled(site, activations, feed)
         else:
             flat = activations.flatten(0, 1)
         if len(selected.places) == len(flat):
             return flat, selected.numbers
         return flat[torch.from_numpy(selected.places).to(flat.device)], selected.numbers
+
+    def pooled(self, site: str, activations: Tensor, feed: Feed) -> Tensor:
+        """One vector an item (batch, d)."""
+        pool = self.pool_at(site)
+        if site == PENULTIMATE and pool == "last":
+            feed = replace(feed, lengths=_read_to(feed, self.survey.layout.classifier))
+        return pooled(activations, feed, pool)
 
     def pool_at(self, site: str) -> str:
         """How tokens are pooled at a site: of what a classifier is given, as it does it itself."""
@@ -279,6 +297,20 @@ class CollapseProbe:
         from geoprobe.probes.collapse_readings import layer_readings
 
         return layer_readings(self)
+
+
+def _read_to(feed: Feed, classifier: Classifier | None) -> NDArray[np.int64]:
+    """Tokens of each sequence up to the one that a decoder's classifier reads.
+
+    Transformers takes the last that is not the padding's id, be it padding or the text's own.
+    """
+    pad = None if classifier is None else classifier.pad_id
+    if pad is None:
+        return feed.lengths
+    ids = feed.input_ids.cpu().numpy()
+    real = (np.arange(ids.shape[1]) < feed.lengths[:, None]) & (ids != pad)
+    found: NDArray[np.int64] = (np.arange(ids.shape[1]) * real).max(1) + 1
+    return found
 
 
 def _take(vectors: Tensor, index: NDArray[np.int64]) -> Tensor:
@@ -340,8 +372,8 @@ def _cost(options: CollapseOptions, survey: Survey) -> list[Cost]:
     """What each site needs.
 
     The scatter of n rows in d dimensions takes 4/3 n d^2 operations, a pseudo-inverse about 20
-    C d min(C, d), the pairs of classes 3 C^2 d; each for the labels without each group, and for the
-    permuted ones.
+    C d min(C, d), the pairs of classes 3 C^2 d, directions that are left out 4 d^3; each for the
+    labels without each group, and for the permuted ones. What varies is 9 d^3.
     """
     layout = survey.layout
     if survey.inputs is None:
@@ -351,18 +383,20 @@ def _cost(options: CollapseOptions, survey: Survey) -> list[Cost]:
         measured = int((rows.labels >= 0).sum())
         classes, n, kind, sets = len(rows.classes), measured, rows.kind, len(rows.names)
     found = []
-    for site in _sites(survey):
+    sites = _sites(survey)
+    chosen = {} if survey.inputs is None else _choose_groups(rows, survey, sites)[0]
+    for site in sites:
         d = layout.width_of(site)
-        groups = GROUPS if kind == "labels" else 1
+        groups = chosen.get(site, 1)
         memory = sets * ClassMoments.bytes_of(d, classes, groups, own_shift=kind == "labels")
-        each = 20.0 * classes * d * min(classes, d) + 3.0 * classes**2 * d
+        each = 20.0 * classes * d * min(classes, d) + 3.0 * classes**2 * d + 4.0 * d**3
         found.append(
             Cost(
                 site,
                 memory,
-                8 * (groups + 2) * (classes * d + d * d),
+                8 * (groups + 2) * (classes * d + d * d) + 8 * 8 * max(TILE, classes),
                 4 / 3 * n * d * d + 4.0 * n * d,
-                sets * (groups + 2) * each,
+                sets * ((groups + 2) * each + 9.0 * d**3),
             )
         )
     d = layout.width_of(penultimate_of(layout))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from geoprobe.measures.estimate import Undefined
 from geoprobe.probes.base import Outcome
 from geoprobe.probes.collapse import head_rows
 from geoprobe.probes.collapse_readings import (
+    A_NULL,
     IMBALANCED,
     NAME,
+    ONE_GROUP,
     SHOWN_CLASSES,
     Value,
     evaluate,
@@ -62,8 +64,10 @@ class _Head:
 
     def answers(self, vectors: Tensor, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The class among `classes` that the network chooses for each of its features (m, d)."""
-        states = vectors if self.after is None else self.after(vectors)
-        logits = states.cpu().double().numpy() @ self.weight[classes].T + self.bias[classes]
+        with torch.inference_mode():
+            states = vectors if self.after is None else self.after(vectors)
+            exact = states.cpu().double().numpy()
+        logits = exact @ self.weight[classes].T + self.bias[classes]
         return np.asarray(classes[logits.argmax(1)])
 
 
@@ -85,9 +89,16 @@ class HeadStudy:
 
     def run(self, subject: Subject) -> Outcome:
         """The readings of the penultimate site."""
+        try:
+            return self._run(subject)
+        finally:
+            del self.probe  # and the features it has kept, before the next checkpoint's are made
+
+    def _run(self, subject: Subject) -> Outcome:
         probe = self.probe
         try:
             head = self._head(subject.capture)
+            self._check(subject)
         except UsageError as error:
             return self._absent(str(error))
         samples = {name: probe.state[probe.last, name].sample() for name in probe.rows.names}
@@ -124,17 +135,61 @@ class HeadStudy:
         weight, bias = capture.rows(torch.from_numpy(classes))
         exact = weight.detach().cpu().double().numpy()
         none = np.zeros(len(classes))
-        after = None
+        after: Callable[[Tensor], Tensor] | None = None
         if probe.rows.kind == "tokens" and layout.after is not None:
-            after = capture.after
+            between = capture.backbone.get_submodule(layout.after)
+            like = next(between.parameters())
+
+            def after(vectors: Tensor) -> Tensor:
+                return capture.after(vectors.to(like.device, like.dtype))
+
         return _Head(exact, none if bias is None else bias.detach().cpu().double().numpy(), after)
+
+    def _check(self, subject: Subject) -> None:
+        """Makes sure that the last linear map makes a classifier's own answer of what was read.
+
+        Raises:
+            UsageError: It does not.
+        """
+        probe, capture = self.probe, subject.capture
+        if probe.rows.kind == "tokens":
+            return
+        feed = next(iter(subject.feeds()))
+        one = replace(
+            feed,
+            inputs={name: value[:1] for name, value in feed.inputs.items()},
+            mask=feed.mask[:1],
+            index=feed.index[:1],
+            lengths=feed.lengths[:1],
+        )
+        found: list[Tensor] = []
+        capture.run(
+            one.inputs, [probe.last], lambda s, x: found.append(probe.pooled(s, x, one.at(x)))
+        )
+        weight, bias = capture.rows()
+        with torch.inference_mode():
+            output = capture.model(**one.inputs, **capture.options)
+            own = getattr(output, "logits", output)
+            ours = torch.nn.functional.linear(
+                found[0].to(weight.device, weight.dtype), weight, bias
+            )
+        size = max(1e-3, float(own.abs().max()))
+        if own.shape != ours.shape or not torch.allclose(
+            own.to(ours.device), ours, rtol=0.02, atol=0.02 * size
+        ):
+            raise UsageError(
+                "the classifier's own answer is not what its last linear map makes of the features "
+                "that were read"
+            )
 
     def _absent(self, why: str) -> Outcome:
         """The readings of a classifier that is not there, with the reason."""
         probe, outcome = self.probe, Outcome()
         for name in probe.rows.names:
-            for measure in _HEAD_MEASURES:
-                of = "rows" if measure == "nc2_equinorm" else ""
+            asked = [(m, "rows" if m == "nc2_equinorm" else "") for m in _HEAD_MEASURES]
+            if self.options.weight_decay_w is not None:
+                asked += [("gof_distance", of) for of in ("means", "rows", "logits")]
+            for measure, of in asked:
                 keys = keys_of(probe, name, probe.last, of=of)
                 outcome.readings.append(
                     Reading("", NAME, measure, probe.last, keys, None, None, 0, reason=why)
@@ -147,7 +202,7 @@ class HeadStudy:
         moments = probe.state[probe.last, name]
         parts = [moments.sample({g}) for g in groups_of(moments)]
         null = moments.sample(null=True)
-        why = probe.why_fewer.get(probe.last, "there is one group of sequences")
+        why = probe.why_fewer.get(probe.last, ONE_GROUP)
         n = int(full.counts.sum())
         outcome = Outcome()
         for measure, function in (
@@ -176,7 +231,7 @@ class HeadStudy:
                     evaluate(value, null),
                     [],
                     n,
-                    "no standard error: a null, to compare the value with",
+                    A_NULL,
                 )
             )
         norms = evaluate(
@@ -198,18 +253,35 @@ class HeadStudy:
         probe, options, full = self.probe, self.options, samples[name]
         assert options.weight_decay_w is not None
         assert options.weight_decay_h is not None
-        trained = probe.rows.counts(probe.rows.names[0])[full.classes]
+        of_training, every = self._trained_on()
+        index = [every.index(probe.rows.classes[c]) for c in full.classes]
+        trained = of_training[index]
         if not trained.all():
-            raise UsageError(
-                f"--data {name}: it has classes that {probe.rows.names[0]} has not, whose counts "
-                "the predicted frame follows from; leave them out with --min-count 2."
+            keys = [keys_of(probe, name, probe.last, of=of) for of in ("means", "rows", "logits")]
+            why = (
+                f"{name} has classes that {self._training} has not, whose numbers of samples the "
+                "predicted frame follows from"
             )
-        frame = measures.general_orthogonal_frame(
-            trained, options.weight_decay_w, options.weight_decay_h, options.depth
+            none = [
+                Reading("", NAME, "gof_distance", probe.last, k, None, None, 0, reason=why)
+                for k in keys
+            ]
+            return Outcome(none)
+        present = np.flatnonzero(of_training)
+        whole_frame = measures.general_orthogonal_frame(
+            of_training[present], options.weight_decay_w, options.weight_decay_h, options.depth
+        )
+        at = np.searchsorted(present, index)
+        frame = measures.Frame(
+            whole_frame.rows[at],
+            whole_frame.means[at],
+            whole_frame.logits[at],
+            whole_frame.collapsed[at],
+            whole_frame.threshold,
         )
         rows, moments = head.weight[full.classes], probe.state[probe.last, name]
         parts = [moments.sample({g}) for g in groups_of(moments)]
-        why = probe.why_fewer.get(probe.last, "there is one group of sequences")
+        why = probe.why_fewer.get(probe.last, ONE_GROUP)
         outcome = Outcome()
 
         def of_means(s: ClassSample) -> float:
@@ -248,9 +320,22 @@ class HeadStudy:
             outcome.arrays[f"{path}/predicted_{of}"] = (lengths * (size / total if total else 0.0))[
                 order
             ]
-        if name == probe.rows.names[0]:
+        if name == self._training:
             outcome.findings.append(self._imbalance(full, trained, frame, name))
         return outcome
+
+    @property
+    def _training(self) -> str:
+        """The data set that the model was trained on: `train`, or else the first."""
+        names = self.probe.rows.names
+        return "train" if "train" in names else names[0]
+
+    def _trained_on(self) -> tuple[NDArray[np.int64], list[int | str]]:
+        """Samples of every class of the training data, measured or not, and the classes."""
+        fed: Any = self.probe.survey.inputs
+        labels = fed.labels
+        mine = labels.values[labels.sets == labels.names.index(self._training)]
+        return np.bincount(mine[mine >= 0], minlength=len(labels.classes)), list(labels.classes)
 
     def _imbalance(
         self, full: ClassSample, trained: NDArray[np.int64], frame: Any, name: str
@@ -265,6 +350,7 @@ class HeadStudy:
             if gone
             else "every class is over it"
         )
+        total = int(self._trained_on()[0].sum())
         return {
             "kind": "imbalance",
             "data": name,
@@ -274,7 +360,7 @@ class HeadStudy:
             "largest": int(trained.max()),
             "imbalanced": bool(trained.max() > IMBALANCED * trained.min()),
             "message": f"{name}: the weight decays put the threshold of minority collapse at "
-            f"{frame.threshold:.3g} samples; {what}.",
+            f"{frame.threshold:.3g} samples ({self._training} has {total} in all); {what}.",
         }
 
     def _nearest(self, head: _Head, samples: dict[str, ClassSample], subject: Subject) -> Outcome:
@@ -311,9 +397,8 @@ class HeadStudy:
                     for g in there
                     if n.sum() > n[g]
                 ]
-                why = "no standard error: a null, to compare the value with"
                 outcome.readings.append(
-                    reading("nc4_mismatch", probe.last, keys, value, parts, int(n.sum()), why)
+                    reading("nc4_mismatch", probe.last, keys, value, parts, int(n.sum()), A_NULL)
                 )
         return outcome
 

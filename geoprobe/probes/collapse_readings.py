@@ -34,10 +34,15 @@ NAME = "collapse"
 SHOWN_CLASSES = 50
 """Classes whose cosines and names are kept for the report, the largest first."""
 
+_ROUNDING = 1e-11
+"""A separation below is that of scatter in float32 features that have none: about a thousand times
+the square of its machine epsilon."""
+
 IMBALANCED = 1.5
 """Classes are called imbalanced where the largest has so many times the samples of the smallest."""
 
-_A_NULL = "no standard error: a null, to compare the value with"
+ONE_GROUP = "there is one jackknife group"
+A_NULL = "no standard error: a null, to compare the value with"
 
 LAYER_MEASURES: Mapping[str, tuple[str, LayerFunction]] = {
     "nc1": ("", lambda s, _: measures.nc1(s.within, s.means)),
@@ -225,14 +230,14 @@ def informative(sample: ClassSample, precision: float) -> Array | None:
 
 
 def _of_layer(probe: CollapseProbe, layer: Layer, name: str) -> list[Reading]:
-    site, why = layer.site, probe.why_fewer.get(layer.site, "there is one group of sequences")
+    site, why = layer.site, probe.why_fewer.get(layer.site, ONE_GROUP)
     found = []
     for measure, (of, _) in LAYER_MEASURES.items():
         keys = keys_of(probe, name, site, of=of)
         parts = [part[measure] for part in layer.parts]
         found.append(reading(measure, site, keys, layer.full[measure], parts, layer.n, why))
         null = {**keys, "labels": "permuted"}
-        found.append(reading(measure, site, null, layer.null[measure], [], layer.n, _A_NULL))
+        found.append(reading(measure, site, null, layer.null[measure], [], layer.n, A_NULL))
     floor = measures.nc2_etf_floor(*layer.means.shape)
     keys = keys_of(probe, name, site)
     exact = "no standard error: it follows from the numbers of classes and dimensions"
@@ -257,7 +262,7 @@ def _over_depth(probe: CollapseProbe, layers: Sequence[Layer], name: str) -> Out
                     _distance(layer.means, other.means),
                     [_distance(a, b) for a, b in pairs],
                     layer.n,
-                    why or "there is one group of sequences",
+                    why or ONE_GROUP,
                 )
             )
     depth = [layer for layer in layers if kind_of(layer.site) == "block"]
@@ -269,7 +274,8 @@ def _over_depth(probe: CollapseProbe, layers: Sequence[Layer], name: str) -> Out
         if layer.site != PENULTIMATE and isinstance(layer.full["nc1_quotient"], float)
     ]
     if len(ends) > 1:
-        found.findings.append(_direction(ends, name))
+        law = dict(zip([d.site for d in depth], _places(probe, depth), strict=True))
+        found.findings.append({**_direction(ends, name), "law": law})
     return found
 
 
@@ -287,23 +293,37 @@ def _law(probe: CollapseProbe, layers: Sequence[Layer], name: str) -> Outcome:
         missing = [v for v in values if isinstance(v, str)]
         if missing:
             return missing[0], missing[0]
+        numbers = [float(v) for v in values]
+        if min(numbers, default=1.0) < _ROUNDING:
+            why = "the separation of a layer is no more than what rounding leaves"
+            return why, why
         try:
-            decay = measures.separation_decay([float(v) for v in values])
+            decay = measures.separation_decay(numbers, places)
         except Undefined as undefined:
             return undefined.reason, undefined.reason
         return decay.rate, decay.r2
 
+    places = _places(probe, layers)
     full = fit([layer.full["separation"] for layer in layers])
     groups = min((len(layer.parts) for layer in layers), default=0)
     parts = [fit([layer.parts[g]["separation"] for layer in layers]) for g in range(groups)]
     keys = keys_of(probe, name, layers[-1].site if layers else probe.last)
-    why = next(iter(probe.why_fewer.values()), "there is one group of sequences")
+    why = next(iter(probe.why_fewer.values()), ONE_GROUP)
     n = layers[-1].n if layers else 0
     found = Outcome()
     for i, measure in enumerate(("separation_decay", "separation_decay_r2")):
         some = [part[i] for part in parts]
         found.readings.append(reading(measure, "model", keys, full[i], some, n, why))
     return found
+
+
+def _places(probe: CollapseProbe, layers: Sequence[Layer]) -> list[int]:
+    """How deep each layer is: the number of its block, or its place among the network's parts."""
+    parts = [*probe.survey.layout.sites, *(layer.site for layer in layers)]
+    return [
+        int(layer.site.split(".")[1]) if kind_of(layer.site) == "block" else parts.index(layer.site)
+        for layer in layers
+    ]
 
 
 def _direction(layers: Sequence[Layer], name: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import polars as pl
 from geoprobe.reports import words
 from geoprobe.reports.collapse import (
     NAME,
-    PENULTIMATE,
     At,
     Values,
     class_names,
@@ -89,7 +88,9 @@ def collapse_frames(subject: Subject) -> dict[str, pl.DataFrame]:
                 shown = f"{name}: {data}" if subject.several else data
                 found = {
                     "collapse_course": [{"x": x, **row} for row in _course(here, data)],
-                    "collapse_depth": [{**row, "set": sets[data]} for row in _depth(here, data)],
+                    "collapse_depth": [
+                        {**row, "set": sets[data]} for row in _depth(run, label, here, data)
+                    ],
                 }
                 for table, marks in _of_classes(run, label, here, data, side, points).items():
                     found[table] = [{"shown": shown, **row} for row in marks]
@@ -137,7 +138,7 @@ def _course(here: Values, data: str) -> Iterator[dict[str, Any]]:
         yield {**_mark(floor, "floor"), "measure": "nc2_etf"}
 
 
-def _depth(here: Values, data: str) -> Iterator[dict[str, Any]]:
+def _depth(run: Run, label: str, here: Values, data: str) -> Iterator[dict[str, Any]]:
     sites = sites_of(here, data)
     for measure in DEPTH:
         for site in sites:
@@ -146,17 +147,18 @@ def _depth(here: Values, data: str) -> Iterator[dict[str, Any]]:
                 if row is not None and row["value"] is not None and row["value"] > 0:
                     yield _mark(row, labels)
     fitted = decay(here, data)
-    # The sites that the probe fits: blocks, or all in front of the classifier where there is none.
-    of = [s for s in sites if s.startswith("block.")] or [s for s in sites if s != PENULTIMATE]
-    rows = [here[At(data, "separation", site)] for site in of]
+    # The sites that were fitted, and how deep each one is.
+    law = findings_of(run, label, "depth").get(data, {}).get("law", {})
+    rows = [here[At(data, "separation", site)] for site in law]
     if fitted is None or any(row["value"] is None or row["value"] <= 0 for row in rows):
         return
     slope = math.log(fitted[0]["value"])
     middle = float(np.mean([math.log(row["value"]) for row in rows]))
-    for place, row in enumerate(rows):
-        on_line = math.exp(middle + slope * (place - (len(rows) - 1) / 2))
+    centre = float(np.mean(list(law.values())))
+    for i, (place, row) in enumerate(zip(law.values(), rows, strict=True)):
+        on_line = math.exp(middle + slope * (place - centre))
         mark = _mark({**row, "value": on_line, "stderr": None}, "fit")
-        yield {**mark, "said": _law(*fitted) if place == 0 else None}
+        yield {**mark, "said": _law(*fitted) if i == 0 else None}
 
 
 def _law(rate: Mapping[str, Any], r2: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 import geoprobe
+from geoprobe import measures
 from geoprobe.data.corpus import build_corpus
 from geoprobe.errors import UsageError
 from tests.conftest import VOCABULARY, tiny_model, tiny_text, tiny_tokenizer
@@ -428,7 +429,35 @@ def test_distance_to_the_predicted_frame() -> None:
     assert found["collapsed"] == [1, 2]
 
 
-def test_the_law_of_separation_where_it_was_planted() -> None:
+def _deep() -> nn.Module:
+    torch.manual_seed(4)
+    layers: list[nn.Module] = [nn.Linear(9, 12)]
+    for _ in range(3):
+        layers += [nn.ReLU(), nn.Linear(12, 12)]
+    return nn.Sequential(nn.Flatten(), *layers, nn.ReLU(), nn.Linear(12, 5)).eval()
+
+
+@pytest.mark.parametrize("sites", [None, "1,2,5,7"])
+def test_the_law_of_separation_is_a_line_through_the_layers(sites: str | None) -> None:
+    """By depth in the network, whichever of its layers are measured."""
+    (x, y), model = _items(160), _deep()
+    run = _measure(model, data=(x, y), sites=sites)
+    named = [str(i) for i in range(1, 9)] if sites is None else sites.split(",")
+    depth, logs = [], []
+    for name in named:
+        with torch.no_grad():
+            states = model[: int(name) + 1](torch.from_numpy(x)).double().numpy()
+        depth.append(int(name))
+        logs.append(np.log(plain_collapse.layer(states, y)["separation"]))
+    slope, middle = np.polyfit(depth, logs, 1)
+    rest = np.array(logs) - slope * np.array(depth) - middle
+    found = dict(run.readings.filter(site="model").select("measure", "value").iter_rows())
+    assert found["separation_decay"] == pytest.approx(np.exp(slope), rel=1e-4)
+    r2 = 1 - (rest**2).sum() / ((logs - np.mean(logs)) ** 2).sum()
+    assert found["separation_decay_r2"] == pytest.approx(r2, rel=1e-3, abs=1e-4)
+
+
+def test_layers_that_halve_noise_apart_from_the_means() -> None:
     """Each layer halves the noise, which is not in the directions of the means."""
     width, classes = 12, 3
 
@@ -454,11 +483,12 @@ def test_the_law_of_separation_where_it_was_planted() -> None:
     x[:, classes:] = draw.standard_normal((150, width - classes))
     for c in range(classes):  # so that the means are exactly where they were put
         x[y == c] -= x[y == c].mean(0)
-    # A little of the means lies among what is halved, or noise and means would never meet.
     x[:, :classes] += 5 * np.eye(classes)[y]
     run = _measure(Halving(), data=(x, y))
+    # The noise is not where the means are: what separation finds of it there is rounding.
     model = run.readings.filter(site="model")
-    assert model.height == 2
+    assert model["value"].to_list() == [None, None]
+    assert all("rounding" in reason for reason in model["reason"])
     quotients = [_values(run, f"layers.{i}", "data")["nc1_quotient"] for i in range(4)]
     for before, after in pairwise(quotients):
         assert after == pytest.approx(before / 4, rel=1e-5)
@@ -513,3 +543,176 @@ def test_features_that_are_the_same_have_reasons() -> None:
     for row in run.readings.filter(measure="nc1", labels="given").iter_rows(named=True):
         assert row["value"] is None
         assert "the same" in row["reason"]
+
+
+def test_a_folder_of_images_and_a_series_of_classifiers(tmp_path: Path) -> None:
+    """Names of folders are the model's own classes, in another order; loaded in place."""
+    from PIL import Image
+
+    config = transformers.ViTConfig(
+        image_size=8,
+        patch_size=4,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        id2label={0: "dog", 1: "cat"},
+        label2id={"dog": 0, "cat": 1},
+    )
+    models = []
+    for step in (0, 9):
+        torch.manual_seed(step)
+        models.append(transformers.ViTForImageClassification(config).eval())
+        models[-1].save_pretrained(tmp_path / "runs" / f"step-{step}")
+    processor = transformers.ViTImageProcessorPil(size={"height": 8, "width": 8})
+    processor.save_pretrained(tmp_path / "runs")
+    draw = np.random.default_rng(0)
+    pictures = {
+        name: draw.integers(0, 255, (9, 8, 8, 3), dtype=np.uint8) for name in ("cat", "dog")
+    }
+    for name, some in pictures.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i, pixels in enumerate(some):
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    run = geoprobe.measure(tmp_path / "runs", probes=("collapse",), data=str(tmp_path / "photos"))
+    every = [Image.fromarray(p) for name in ("cat", "dog") for p in pictures[name]]
+    x = torch.as_tensor(np.array(processor(every)["pixel_values"]))
+    y = np.repeat([0, 1], 9)
+    for label, model in zip(("step-0", "step-9"), models, strict=True):
+        with torch.no_grad():
+            states = model.vit(x).last_hidden_state[:, 0].double().numpy()
+        weight = model.classifier.weight.detach().double().numpy()[[1, 0]]
+        here = run.readings.filter(
+            checkpoint=label, site="penultimate", labels="given", data="data"
+        )
+        found = dict(zip(here["measure"], here["value"], strict=True))
+        expected = plain_collapse.head(states, y, weight)
+        expected["cdnv"] = plain_collapse.layer(states, y)["cdnv"]
+        _close(found, expected, rel=1e-3)
+
+
+def test_documents_without_tokens_can_leave_a_single_class(tmp_path: Path) -> None:
+    from tokenizers import processors
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+    path = _labelled(tmp_path, [*tiny_text(6), "", "", ""], ["a"] * 6 + ["b"] * 3)
+    with pytest.raises(UsageError, match="1 class are left"):
+        _measure(_family("llama"), tokenizer, data=path)
+
+
+def test_a_decoder_that_takes_the_end_of_a_text_for_padding(tmp_path: Path) -> None:
+    """transformers' classifiers read the last token that is not the padding's id."""
+    from tokenizers import processors
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, num_labels=3, pad_token_id=1
+    )
+    model = transformers.GPT2ForSequenceClassification(config).eval()
+    with torch.no_grad():
+        model.score.weight *= 40
+    texts, y = tiny_text(36), np.arange(36) % 3
+    run = _measure(model, tokenizer, data=_labelled(tmp_path, texts, y.tolist()), batch_size=5)
+    x, chosen = [], []
+    for text in texts:
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            chosen.append(int(model(ids).logits.argmax()))
+            x.append(model.transformer(ids).last_hidden_state[0, -2].double().numpy())
+    states, weight = np.array(x), model.score.weight.detach().double().numpy()
+    assert ((states @ weight.T).argmax(1) == chosen).all()
+    found = _values(run, "penultimate", "data")
+    _close(found, plain_collapse.head(states, y, weight), rel=2e-4)
+    _close(found, {"cdnv": plain_collapse.layer(states, y)["cdnv"]}, rel=2e-4)
+
+
+def test_a_projection_before_the_unembedding() -> None:
+    """OPT-350m's final states are projected; a live module's weights may still want gradients."""
+    torch.manual_seed(0)
+    config = transformers.OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=24,
+        word_embed_proj_dim=12,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=30,
+        max_position_embeddings=40,
+    )
+    model = transformers.OPTForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 4 if parameter.ndim > 1 else 1
+    tokenizer, texts = tiny_tokenizer(), tiny_text(60)
+    run = _measure(model, tokenizer, text=texts, min_count=6)
+    ids = [list(map(int, tokenizer(t)["input_ids"])) for t in texts]
+    last: list[np.ndarray] = []
+    projected: list[np.ndarray] = []
+    with torch.no_grad():
+        for document in ids:
+            seen: list[torch.Tensor] = []
+            handle = model.model.decoder.project_out.register_forward_hook(
+                lambda _, given, out, seen=seen: seen.extend((given[0][0], out[0]))
+            )
+            model(torch.tensor([document]))
+            handle.remove()
+            last.append(seen[0].double().numpy())
+            projected.append(seen[1].double().numpy())
+    x, y, _ = plain_collapse.next_tokens(last, ids, 6)
+    out, _, _ = plain_collapse.next_tokens(projected, ids, 6)
+    rows = model.lm_head.weight.detach().double().numpy()[np.unique(y)]
+    means = np.array([x[y == c].mean(0) for c in np.unique(y)])
+    nearest = np.array([((means - row) ** 2).sum(1).argmin() for row in x])
+    expected = (nearest != (out @ rows.T).argmax(1)).mean()
+    assert _values(run, "final", "text")["nc4_mismatch"] == pytest.approx(expected, abs=2e-3)
+    absent = run.readings.filter(measure="nc3_duality", labels="given")
+    assert "projection" in absent["reason"][0]
+
+
+def test_counts_of_the_predicted_frame_are_those_of_training() -> None:
+    """Whatever the order of the sets, and whichever classes are left out of what is measured."""
+    draw, network = np.random.default_rng(0), nn.Sequential(nn.Identity(), nn.Linear(6, 4))
+    y = np.repeat(np.arange(4), [30, 20, 10, 4])
+    train = (draw.standard_normal((64, 6)) + np.eye(4, 6)[y], y)
+    held_y = np.repeat(np.arange(4), 12)
+    held = (draw.standard_normal((48, 6)) + np.eye(4, 6)[held_y], held_y)
+    decays = {"weight_decay_w": 0.03, "weight_decay_h": 0.03}
+    expected = measures.general_orthogonal_frame([30, 20, 10, 4], 0.03, 0.03)
+    for data, options in (
+        ({"heldout": held, "train": train}, {}),
+        ({"train": train, "heldout": held}, {"min_count": 8}),
+    ):
+        run = _measure(network, data=data, **decays, **options)
+        found = [f for f in run.findings if f["kind"] == "imbalance"]
+        assert [f["data"] for f in found] == ["train"]
+        assert found[0]["threshold"] == pytest.approx(expected.threshold)
+    only = {"train": (train[0][y < 3], y[y < 3]), "heldout": held}
+    run = _measure(network, data=only, **decays)
+    absent = run.readings.filter(measure="gof_distance", data="heldout")
+    assert absent["value"].to_list() == [None] * 3
+    assert "classes that train has not" in absent["reason"][0]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 1, "length": 8}, {}])
+def test_plan_knows_it(tiny_series: Path, options: dict[str, Any]) -> None:
+    found = geoprobe.plan(
+        tiny_series, probes=("collapse",), text=tiny_text(60), min_count=4, **options
+    )
+    assert found.here["watching"] > 0
+    assert found.here["readings"] > 0
+
+
+def test_many_classes_take_little_memory() -> None:
+    import tracemalloc
+
+    means = np.random.default_rng(0).standard_normal((6000, 8))
+    tracemalloc.start()
+    measures.pairwise(means, np.ones(6000))
+    measures.nearest_means(means, means)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * 2**20  # all pairs would be 275 MiB at a time

@@ -374,6 +374,7 @@ def _classes(
             "kind": "depth",
             "data": data,
             "sites": list(sites),
+            "law": {s: int(s.split(".")[1]) for s in sites if s.startswith("block.")},
             "message": f"{data}: nc1_quotient falls from 2 to 0.25; it falls at 3 of 3 steps.",
         },
         {
