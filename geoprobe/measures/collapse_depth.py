@@ -82,7 +82,7 @@ register(
     Card(
         name="separation_decay_r2",
         title="Fit of the law of data separation",
-        symbol="R2",
+        symbol="R2 of rho",
         formula="Share of the variance of ln(separation) over the layers that the line of "
         "separation_decay explains.",
         unit="1",
@@ -99,7 +99,7 @@ register(
 @measure(
     name="geometry_distance",
     title="Distance of a layer's frame from its input's",
-    symbol="",
+    symbol="d(G, G')",
     formula="|G/|G|_F - G'/|G'|_F|_F of the Gram matrices of centred class means at a site and at "
     "the one that the key `from` names: the site before, or the first.",
     unit="1",

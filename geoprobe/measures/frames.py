@@ -103,7 +103,7 @@ def nc2_etf(means: ArrayLike) -> float:
 @measure(
     name="nc2_etf_floor",
     title="Floor of the distance to an ETF",
-    symbol="",
+    symbol="NC2 floor",
     formula="sqrt(2 - 2 sqrt(d/(C-1))) where d < C - 1, else 0.",
     unit="1",
     direction="either",

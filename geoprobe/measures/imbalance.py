@@ -118,7 +118,7 @@ def _minimiser(slope: float, depth: int) -> float:
 @measure(
     name="gof_distance",
     title="Distance to the general orthogonal frame",
-    symbol="",
+    symbol="d(GOF)",
     formula="|A/|A|_F - D/|D|_F|_F with the diagonal D that class counts and weight decays "
     "predict; A is the Gram matrix of the class means, uncentred (key `of` = means), of the "
     "classifier's rows (`rows`), or the mean logits W H without bias (`logits`).",

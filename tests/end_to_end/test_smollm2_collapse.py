@@ -29,7 +29,12 @@ def loaded() -> tuple[Any, Any]:
 def test_next_tokens(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     run = geoprobe.measure(
-        gguf_file(), probes=["collapse"], sequences=SEQUENCES, length=LENGTH, min_count=LEAST
+        model=model,
+        tokenizer=tokenizer,
+        probes=["collapse"],
+        sequences=SEQUENCES,
+        length=LENGTH,
+        min_count=LEAST,
     )
     corpus = build_corpus(tokenizer, None, sequences=SEQUENCES, length=LENGTH)
     documents = [[int(t) for t in corpus.sequence(i)] for i in range(len(corpus))]
@@ -70,7 +75,9 @@ def test_labelled_text(loaded: tuple[Any, Any], tmp_path: Any) -> None:
             for t, label in zip(texts, labels, strict=True)
         )
     )
-    run = geoprobe.measure(gguf_file(), probes=["collapse"], data=str(path), layers="3,20")
+    run = geoprobe.measure(
+        model=model, tokenizer=tokenizer, probes=["collapse"], data=str(path), layers="3,20"
+    )
     documents = [list(map(int, tokenizer(t)["input_ids"])) for t in texts]
     states = plain.hidden_states(model, documents)
     for site in ("block.3", "block.20", "final"):
