@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from geoprobe.data.corpus import Corpus
-from geoprobe.data.examples import Labelled, Labels
+from geoprobe.data.labels import Labelled, Labels
 from geoprobe.errors import GeoprobeError
 from geoprobe.models.capture import Capture, options_of
 from geoprobe.models.examples import example

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoprobe.data.corpus import Corpus
-    from geoprobe.data.examples import Labels
+    from geoprobe.data.labels import Labels
     from geoprobe.probes.base import Feed
 
     Index = NDArray[np.int64]
@@ -66,11 +66,6 @@ class ClassRows:
     sets: Index
     offsets: Index
 
-    def counts(self, name: str) -> Index:
-        """Rows of each class in a data set (C,)."""
-        mine = self.labels[(self.sets == self.names.index(name)) & (self.labels >= 0)]
-        return np.bincount(mine, minlength=len(self.classes))
-
     def select(self, feed: Feed) -> Selected:
         """The rows of a batch that are measured."""
         first = self.offsets[feed.index]
@@ -120,9 +115,14 @@ def labelled_rows(labels: Labels, min_count: int | None, seed: int) -> ClassRows
             f"{min_count or 1} or more items in every data set, and collapse compares at least "
             "two; give more data, or a smaller --min-count."
         )
-    return _rows(
-        "labels", names, labels.names, values, labels.sets, np.arange(len(values)), seed, None
-    )
+    groups = np.zeros(len(values), dtype=np.int64)
+    for s in range(sets):
+        mine = np.flatnonzero((labels.sets == s) & (values >= 0))
+        order = mine[np.argsort(values[mine], kind="stable")]
+        of = values[order]
+        groups[order] = (np.arange(len(of)) - np.searchsorted(of, of) + of) % GROUPS
+    places = np.arange(len(values))
+    return _rows("labels", names, labels.names, values, labels.sets, places, seed, groups)
 
 
 def _require_two_items(labels: Labels, counts: Index) -> None:
@@ -187,23 +187,10 @@ def _rows(
     sets: Index,
     offsets: Index,
     seed: int,
-    groups: Index | None,
+    groups: Index,
 ) -> ClassRows:
     null = np.full(len(values), _NO_CLASS)
-    in_turn = np.zeros(len(values), dtype=np.int64)
     for s in range(len(names)):
         mine = np.flatnonzero((sets == s) & (values >= 0))
         null[mine] = np.random.default_rng([seed, s]).permutation(values[mine])
-        order = mine[np.argsort(values[mine], kind="stable")]
-        of = values[order]
-        in_turn[order] = np.arange(len(of)) - np.searchsorted(of, of) + of
-    return ClassRows(
-        kind,
-        classes,
-        names,
-        values,
-        null,
-        in_turn % GROUPS if groups is None else groups,
-        sets,
-        offsets,
-    )
+    return ClassRows(kind, classes, names, values, null, groups, sets, offsets)

@@ -17,7 +17,7 @@ from geoprobe.errors import UsageError
 from geoprobe.measures.class_means import TILE
 from geoprobe.models.layout import PENULTIMATE
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
-from geoprobe.probes.class_rows import MIN_COUNT, ClassRows, labelled_rows, next_token_rows
+from geoprobe.probes.class_rows import ClassRows, labelled_rows, next_token_rows
 from geoprobe.probes.pooling import POOLS, pooled
 from geoprobe.statistics import GROUPS
 from geoprobe.statistics.classes import ClassMoments
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from geoprobe.data.examples import Labels
+    from geoprobe.data.labels import Labels
     from geoprobe.models.layout import Classifier, Layout
 
 NAME = "collapse"
@@ -253,7 +253,7 @@ class CollapseProbe:
             flat = activations.flatten(0, 1)
         if len(selected.places) == len(flat):
             return flat, selected.numbers
-        return flat[torch.from_numpy(selected.places).to(flat.device)], selected.numbers
+        return _take(flat, selected.places), selected.numbers
 
     def pooled(self, site: str, activations: Tensor, feed: Feed) -> Tensor:
         """One vector an item (batch, d)."""
@@ -405,6 +405,3 @@ def _cost(options: CollapseOptions, survey: Survey) -> list[Cost]:
     nearest = 6.0 * n * d * classes
     found.append(Cost("", 0 if again else features, 0, 0.0, nearest, passes=int(again)))
     return found
-
-
-__all__ = ["MIN_COUNT", "CollapseOptions", "CollapseProbe", "class_rows", "penultimate_of", "plan"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _ROWS = 1024
 """Rows whose distances to all class means are held at a time."""
 
+_FIXED = "no standard error: the rows are weights, not measured"
+_FRAMES = tuple(("gof_distance", of) for of in ("means", "rows", "logits"))
 _HEAD_MEASURES = ("nc3_duality", "nc3_cosine", "nc2_equinorm", "nc4_mismatch")
 
 
@@ -188,13 +190,17 @@ class HeadStudy:
         for name in probe.rows.names:
             asked = [(m, "rows" if m == "nc2_equinorm" else "") for m in _HEAD_MEASURES]
             if self.options.weight_decay_w is not None:
-                asked += [("gof_distance", of) for of in ("means", "rows", "logits")]
-            for measure, of in asked:
-                keys = keys_of(probe, name, probe.last, of=of)
-                outcome.readings.append(
-                    Reading("", NAME, measure, probe.last, keys, None, None, 0, reason=why)
-                )
+                asked += _FRAMES
+            outcome.readings += self._without(asked, name, why)
         return outcome
+
+    def _without(self, asked: Sequence[tuple[str, str]], name: str, why: str) -> list[Reading]:
+        """Readings that have no value, of measures and what they are of."""
+        probe = self.probe
+        return [
+            reading(measure, probe.last, keys_of(probe, name, probe.last, of=of), why, [], 0)
+            for measure, of in asked
+        ]
 
     def _of_rows(self, head: _Head, full: ClassSample, name: str) -> Outcome:
         """NC3, and the norms of the rows."""
@@ -237,10 +243,9 @@ class HeadStudy:
         norms = evaluate(
             lambda s: measures.nc2_equinorm(head.weight[s.classes], centre=False), full
         )
-        fixed = "no standard error: the rows are weights, not measured"
         keys = keys_of(probe, name, probe.last, of="rows")
         outcome.readings.append(
-            reading("nc2_equinorm", probe.last, keys, norms, [], len(full.classes), fixed)
+            reading("nc2_equinorm", probe.last, keys, norms, [], len(full.classes), _FIXED)
         )
         order = np.argsort(-full.counts, kind="stable")
         outcome.arrays[f"{NAME}/{name}/row_norms"] = np.linalg.norm(
@@ -257,16 +262,11 @@ class HeadStudy:
         index = [every.index(probe.rows.classes[c]) for c in full.classes]
         trained = of_training[index]
         if not trained.all():
-            keys = [keys_of(probe, name, probe.last, of=of) for of in ("means", "rows", "logits")]
             why = (
                 f"{name} has classes that {self._training} has not, whose numbers of samples the "
                 "predicted frame follows from"
             )
-            none = [
-                Reading("", NAME, "gof_distance", probe.last, k, None, None, 0, reason=why)
-                for k in keys
-            ]
-            return Outcome(none)
+            return Outcome(self._without(_FRAMES, name, why))
         present = np.flatnonzero(of_training)
         whole_frame = measures.general_orthogonal_frame(
             of_training[present], options.weight_decay_w, options.weight_decay_h, options.depth
@@ -304,9 +304,7 @@ class HeadStudy:
                     evaluate(function, full),
                     some,
                     int(full.counts.sum()),
-                    "no standard error: the rows are weights, not measured"
-                    if of == "rows"
-                    else why,
+                    _FIXED if of == "rows" else why,
                 )
             )
         order = np.argsort(-full.counts, kind="stable")

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from geoprobe.statistics.classes import ClassMoments, ClassSample
 
     Array = NDArray[np.float64]
-    Function = Callable[[ClassSample], float]
     LayerFunction = Callable[[ClassSample, Callable[[], Pairwise]], float]
 
 NAME = "collapse"
@@ -87,10 +86,10 @@ class Layer:
     counts: Any = None
 
 
-def evaluate(function: Function, sample: ClassSample) -> Value:
-    """The value, or the reason why it is undefined."""
+def evaluate(function: Callable[..., float], *given: Any) -> Value:
+    """The value of a measure, or the reason why it is undefined."""
     try:
-        return function(sample)
+        return function(*given)
     except Undefined as undefined:
         return undefined.reason
 
@@ -195,13 +194,8 @@ def _values(sample: ClassSample, varying: Array | None) -> dict[str, Value]:
         )
     pairs = cache(partial(measures.pairwise, sample.means, sample.variances))
     return {
-        name: evaluate(partial(_with, function, pairs), sample)
-        for name, (_, function) in LAYER_MEASURES.items()
+        name: evaluate(function, sample, pairs) for name, (_, function) in LAYER_MEASURES.items()
     }
-
-
-def _with(function: LayerFunction, pairs: Callable[[], Pairwise], sample: ClassSample) -> float:
-    return function(sample, pairs)
 
 
 def informative(sample: ClassSample, precision: float) -> Array | None:
@@ -259,8 +253,8 @@ def _over_depth(probe: CollapseProbe, layers: Sequence[Layer], name: str) -> Out
                     "geometry_distance",
                     layer.site,
                     keys,
-                    _distance(layer.means, other.means),
-                    [_distance(a, b) for a, b in pairs],
+                    evaluate(measures.geometry_distance, layer.means, other.means),
+                    [evaluate(measures.geometry_distance, a, b) for a, b in pairs],
                     layer.n,
                     why or ONE_GROUP,
                 )
@@ -277,13 +271,6 @@ def _over_depth(probe: CollapseProbe, layers: Sequence[Layer], name: str) -> Out
         law = dict(zip([d.site for d in depth], _places(probe, depth), strict=True))
         found.findings.append({**_direction(ends, name), "law": law})
     return found
-
-
-def _distance(means: Array, others: Array) -> Value:
-    try:
-        return measures.geometry_distance(means, others)
-    except Undefined as undefined:
-        return undefined.reason
 
 
 def _law(probe: CollapseProbe, layers: Sequence[Layer], name: str) -> Outcome:

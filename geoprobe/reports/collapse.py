@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 NAME = "collapse"
 MOST_CHECKPOINTS = 24
-PENULTIMATE = "penultimate"
 
 _NC1 = {
     "nc1": "NC1",

@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from geoprobe.data.corpus import Corpus, build_corpus
-from geoprobe.data.examples import IGNORED, Examples, Labelled, Labels, read_examples
+from geoprobe.data.examples import Examples, read_examples
+from geoprobe.data.labels import IGNORED, Labelled, Labels
 from geoprobe.errors import UsageError
 from tests.conftest import tiny_tokenizer
 from tests.data.tokenizers_for_tests import bert_tokenizer, byte_tokenizer
