@@ -16,6 +16,7 @@ NAMES = {
     "precision": "what bfloat16 does to every reading",
     "sinks": "attention to sinks, and sink levels, against the bare forward pass (SmolLM2-135M)",
     "collapse": "neural collapse against the bare forward pass (a ViT, SmolLM2-135M)",
+    "features": "training sparse autoencoders beside other packages, and applying one",
     "today": "against output_hidden_states and reptrix",
 }
 

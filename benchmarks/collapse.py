@@ -166,7 +166,7 @@ def _measured(model: Any, fed: Any, size: int) -> dict[str, Any]:
     )
     start = time.perf_counter()
     outcome = probe.finish()
-    outcome.add(made.study.run(Subject(capture, lambda: iter(batches))))
+    outcome.add(made.study.run(Subject(capture, lambda: iter(batches), survey)))
     readings = time.perf_counter() - start
     value = next(
         r.value

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from geoprobe.data.inputs import Inputs
     from geoprobe.planning import Estimate
-    from geoprobe.survey import Progress
+    from geoprobe.probes.base import Progress
 
 _LIBRARIES = ("geoprobe", "torch", "transformers", "nnsight", "numpy", "scipy", "pillow")
 
@@ -326,8 +326,9 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 memory=run.header["chosen"]["statistics_memory"],
                 layers=job.options.layers,
                 sites=job.options.sites,
-                tick=job.progress.batches,
-                note=job.progress.note,
+                progress=job.progress,
+                folder=lambda: run.autoencoders("model"),
+                key=f"{entry['fingerprint']} {corpus.fingerprint}",
             ).named("model")
             run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
     finally:

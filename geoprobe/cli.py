@@ -12,12 +12,14 @@ from geoprobe.commands import (
     corpus,
     explain,
     export,
+    features,
     layout,
     plan,
     rank,
     report,
     series,
     sinks,
+    superposition,
 )
 from geoprobe.errors import GeoprobeError
 
@@ -34,6 +36,8 @@ app = typer.Typer(
 app.command("rank")(rank.rank)
 app.command("sinks")(sinks.sinks)
 app.command("collapse")(collapse.collapse)
+app.command("superposition")(superposition.superposition)
+app.command("features")(features.features)
 app.command("series")(series.series)
 app.command("plan")(plan.plan)
 app.command("layout")(layout.layout)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.probes.base import Silent
 from geoprobe.probes.registry import choose_plans, settle
 
 if TYPE_CHECKING:
@@ -15,27 +16,13 @@ if TYPE_CHECKING:
     from geoprobe.data.corpus import Corpus
     from geoprobe.models.hub import Fetcher
     from geoprobe.models.series import Checkpoint, Series
-    from geoprobe.probes.base import Plan
-    from geoprobe.survey import Progress
+    from geoprobe.probes.base import Plan, Progress
 
 USUAL_SEQUENCES = 1024
 """Sequences, images or items where no number is asked for."""
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """accelerate's ways to spread a model."""
-
-
-class Silent:
-    """Progress for a library call: none."""
-
-    def checkpoint(self, label: str, done: int, total: int) -> None:
-        """A checkpoint begins."""
-
-    def batches(self, done: int, total: int, tokens: int) -> None:
-        """A batch was measured."""
-
-    def note(self, message: str) -> None:
-        """A sentence for the user."""
 
 
 @dataclass(frozen=True)

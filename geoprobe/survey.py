@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,29 +25,25 @@ from geoprobe.models.pretrained import one_line
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint, fingerprint
 from geoprobe.placement import batch_size_for, free_memory, statistics_device
-from geoprobe.probes.base import PILOT_SEQUENCES, Feed, Outcome, Plan, Probe, Subject, Survey
+from geoprobe.probes.base import (
+    PILOT_SEQUENCES,
+    Feed,
+    Outcome,
+    Plan,
+    Probe,
+    Progress,
+    Silent,
+    Subject,
+    Survey,
+)
 from geoprobe.statistics.memory import give_back
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from geoprobe.data.inputs import Inputs
     from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
-
-
-class Progress(Protocol):
-    """Where the loop says how far it is."""
-
-    def checkpoint(self, label: str, done: int, total: int) -> None:
-        """A checkpoint begins."""
-        ...
-
-    def batches(self, done: int, total: int, tokens: int) -> None:
-        """A batch was measured."""
-        ...
-
-    def note(self, message: str) -> None:
-        """A sentence for the user."""
-        ...
 
 
 def measure_model(
@@ -60,8 +57,9 @@ def measure_model(
     memory: int,
     layers: str | None = None,
     sites: str | None = None,
-    tick: Callable[[int, int, int], None] = lambda *_: None,
-    note: Callable[[str], None] = lambda _: None,
+    progress: Progress = Silent(),  # noqa: B008  it has no state
+    folder: Callable[[], Path | None] = lambda: None,
+    key: str = "",
 ) -> Outcome:
     """Measures one loaded model: one pass for all probes, then the studies.
 
@@ -75,9 +73,9 @@ def measure_model(
         memory: Bytes that statistics may take.
         layers: Blocks to watch, as `--layers` has them.
         sites: Sites to watch, as `--sites` has them.
-        tick: Called after each batch of each pass with the batches of the pass that are done, how
-            many it has, and the tokens fed so far.
-        note: Called with what the user should know meanwhile.
+        progress: Told how far it is.
+        folder: Makes a folder for what is kept beside the readings.
+        key: What identifies the checkpoint and what it is fed.
 
     Raises:
         UsageError: This model does not have what the options ask for.
@@ -103,13 +101,14 @@ def measure_model(
     tokens = 0
     each = max(times.values(), default=1)
 
-    def batches(fed: Inputs = corpus) -> Iterator[Feed]:
+    def batches(fed: Inputs = corpus, *, told: bool = True) -> Iterator[Feed]:
         nonlocal tokens
         total = -(-len(fed) // batch_size)
         for done, batch in enumerate(feeds(fed, batch_size, device, reads, dtype)):
             yield batch
             tokens += int(batch.lengths.sum()) * each
-            tick(done + 1, total, tokens)
+            if told:
+                progress.batches(done + 1, total, tokens)
 
     for batch in batches() if watchers else ():
 
@@ -122,7 +121,7 @@ def measure_model(
     outcome = Outcome(findings=[warning] if warning else [])
     for probe in probes:
         outcome.add(probe.finish())
-    subject = Subject(capture, batches, seed, note)
+    subject = Subject(capture, batches, survey, batch_size, progress, folder, key)
     for plan in plans:
         if plan.study is not None:
             outcome.add(plan.study.run(subject))
@@ -317,17 +316,24 @@ def survey_series(
                 prefetch(following)
                 if not run.has(following.label):
                     settings.fetcher.ahead(following)
-            outcome, batch_size = _with_room(
-                loaded, capture, corpus, settings, batch_size, progress
-            )
-            if settings.batch_size is None and not run.labels:
-                run.choose(batch_size=batch_size)
-            outcome = outcome.named(checkpoint.label)
             entry = {
                 **describe(checkpoint),
                 "corpus": corpus.fingerprint,
                 "model": describe_model(loaded.layout),
             }
+            outcome, batch_size = _with_room(
+                loaded,
+                capture,
+                corpus,
+                settings,
+                batch_size,
+                progress,
+                partial(run.autoencoders, checkpoint.label),
+                f"{entry['fingerprint']} {corpus.fingerprint}",
+            )
+            if settings.batch_size is None and not run.labels:
+                run.choose(batch_size=batch_size)
+            outcome = outcome.named(checkpoint.label)
             if stamps(checkpoint) != before:
                 raise CheckpointError(
                     f"{checkpoint.label}: its files changed while it was measured; run again once "
@@ -359,6 +365,8 @@ def _with_room(
     settings: Settings,
     batch_size: int | None,
     progress: Progress,
+    folder: Callable[[], Path],
+    key: str,
 ) -> tuple[Outcome, int]:
     """One checkpoint's outcome, in batches of half the size whenever memory runs out.
 
@@ -382,8 +390,9 @@ def _with_room(
                 memory=settings.memory,
                 layers=settings.layers,
                 sites=settings.sites,
-                tick=progress.batches,
-                note=progress.note,
+                progress=progress,
+                folder=folder,
+                key=key,
             )
             return outcome, batch_size
         except GeoprobeError:

@@ -302,6 +302,8 @@ _LISTS = {
     "convention": "conventions",
     "skip": "skip",
     "probe_text": "probe_text",
+    "nulls": "nulls",
+    "weights": "weights",
 }
 """Parameters that are comma-separated lists, and the options that they are."""
 _OTHERWISE = (

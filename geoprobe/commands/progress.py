@@ -70,6 +70,11 @@ class Bars:
         speed = f"{tokens / max(1e-9, time.monotonic() - self._start):,.0f} tokens/s"
         self._progress.update(self._inner, completed=done, total=total, speed=speed)
 
+    def status(self, what: str, done: int, total: int) -> None:
+        """How far something else than a pass is, with what there is to say of it."""
+        if self._progress is not None and self._inner is not None:
+            self._progress.update(self._inner, completed=done, total=total, speed=_plain(what))
+
     def note(self, message: str) -> None:
         """A sentence for the user, above the bars."""
         if self._progress is not None:

@@ -1,9 +1,19 @@
 """Measures: pure functions of finished statistics, each with its card. Arrays in, numbers out."""
 
 from geoprobe.measures import ablation  # noqa: F401  registers its cards
+from geoprobe.measures.closest import Closest, closest_pair, coherence
 from geoprobe.measures.collapse import nc1, nc1_quotient, separation
 from geoprobe.measures.collapse_depth import Decay, geometry_distance, separation_decay
 from geoprobe.measures.estimate import StandardError, Undefined, bias_corrected, jackknife
+from geoprobe.measures.features import (
+    dead_share,
+    effective_features,
+    explained_variance,
+    l0,
+    loss_recovered,
+    psi,
+    saturation,
+)
 from geoprobe.measures.frames import (
     nc2_equinorm,
     nc2_etf,
@@ -15,6 +25,7 @@ from geoprobe.measures.frames import (
 )
 from geoprobe.measures.imbalance import Frame, general_orthogonal_frame, gof_distance
 from geoprobe.measures.intrinsic import TwoNN, intrinsic_dim, intrinsic_dim_ml, two_nn
+from geoprobe.measures.neurons import in_out_cosine, kurtosis, privileged_basis
 from geoprobe.measures.pairs import cdnv, defined, nc2_equiangular, nc2_uniformity, pairwise
 from geoprobe.measures.phases import Phase, phases
 from geoprobe.measures.registry import Card, card, cards, measure, register
@@ -49,10 +60,22 @@ from geoprobe.measures.spectra import (
     top1_share,
     top_eigenvalue,
 )
+from geoprobe.measures.superposition import (
+    dimensionality,
+    dimensions_per_feature,
+    frobenius_psi,
+    interference,
+    matrix_rank,
+    plateau_share,
+    row_norm,
+    total_dimensionality,
+    welch_bound,
+)
 
 __all__ = [
     "AlphaFit",
     "Card",
+    "Closest",
     "Decay",
     "Frame",
     "Levels",
@@ -68,18 +91,32 @@ __all__ = [
     "card",
     "cards",
     "cdnv",
+    "closest_pair",
+    "coherence",
+    "dead_share",
     "defined",
+    "dimensionality",
+    "dimensions_per_feature",
+    "effective_features",
     "eigenvalues",
+    "explained_variance",
+    "frobenius_psi",
     "general_orthogonal_frame",
     "geometry_distance",
     "gof_distance",
+    "in_out_cosine",
+    "interference",
     "intrinsic_dim",
     "intrinsic_dim_ml",
     "isoscore",
     "jackknife",
+    "kurtosis",
+    "l0",
     "levels",
+    "loss_recovered",
     "massive_activation",
     "matrix_entropy",
+    "matrix_rank",
     "measure",
     "nc1",
     "nc1_quotient",
@@ -98,11 +135,16 @@ __all__ = [
     "participation_ratio",
     "participation_ratio_corrected",
     "phases",
+    "plateau_share",
     "primary_norm",
+    "privileged_basis",
+    "psi",
     "rankme",
     "rankme_corrected",
     "rankme_headless",
     "register",
+    "row_norm",
+    "saturation",
     "separation",
     "separation_decay",
     "sink_mass",
@@ -113,5 +155,7 @@ __all__ = [
     "stages",
     "top1_share",
     "top_eigenvalue",
+    "total_dimensionality",
     "two_nn",
+    "welch_bound",
 ]

@@ -236,3 +236,54 @@ DANG_2023 = """@inproceedings{dang2023neural,
   eprint = {2301.00437},
   archivePrefix = {arXiv}
 }"""
+
+BERESKA_2025 = """@article{bereska2025superposition,
+  title = {Superposition as Lossy Compression: Measure with Sparse Autoencoders and Connect to
+           Adversarial Vulnerability},
+  author = {Bereska, Leonard and Tzifa-Kratira, Zoe and Samavi, Reza and Gavves, Efstratios},
+  journal = {Transactions on Machine Learning Research},
+  year = {2025},
+  eprint = {2512.13568},
+  archivePrefix = {arXiv}
+}"""
+
+ELHAGE_2022 = """@article{elhage2022toy,
+  title = {Toy Models of Superposition},
+  author = {Elhage, Nelson and Hume, Tristan and Olsson, Catherine and Schiefer, Nicholas and
+            Henighan, Tom and Kravec, Shauna and Hatfield-Dodds, Zac and Lasenby, Robert and
+            Drain, Dawn and Chen, Carol and Grosse, Roger and McCandlish, Sam and Kaplan, Jared
+            and Amodei, Dario and Wattenberg, Martin and Olah, Christopher},
+  journal = {Transformer Circuits Thread},
+  year = {2022},
+  eprint = {2209.10652},
+  archivePrefix = {arXiv}
+}"""
+
+SCHERLIS_2022 = """@article{scherlis2022polysemanticity,
+  title = {Polysemanticity and Capacity in Neural Networks},
+  author = {Scherlis, Adam and Sachan, Kshitij and Jermyn, Adam S. and Benton, Joe and
+            Shlegeris, Buck},
+  journal = {arXiv preprint},
+  year = {2022},
+  eprint = {2210.01892},
+  archivePrefix = {arXiv}
+}"""
+
+WELCH_1974 = """@article{welch1974lower,
+  title = {Lower bounds on the maximum cross correlation of signals},
+  author = {Welch, Lloyd R.},
+  journal = {IEEE Transactions on Information Theory},
+  volume = {20},
+  number = {3},
+  pages = {397--399},
+  year = {1974},
+  doi = {10.1109/TIT.1974.1055219}
+}"""
+
+ELHAGE_2023 = """@article{elhage2023privileged,
+  title = {Privileged Bases in the Transformer Residual Stream},
+  author = {Elhage, Nelson and Lasenby, Robert and Olah, Christopher},
+  journal = {Transformer Circuits Thread},
+  year = {2023},
+  url = {https://transformer-circuits.pub/2023/privileged-basis/index.html}
+}"""

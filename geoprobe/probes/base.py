@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from geoprobe.runs.reading import Reading
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -176,21 +178,72 @@ class Outcome:
         self.findings += other.findings
 
 
+class Progress(Protocol):
+    """Where it is said how far a measurement is."""
+
+    def checkpoint(self, label: str, done: int, total: int) -> None:
+        """A checkpoint begins."""
+        ...
+
+    def batches(self, done: int, total: int, tokens: int) -> None:
+        """So many batches of a pass were measured, and so many tokens fed in all passes."""
+        ...
+
+    def note(self, message: str) -> None:
+        """A sentence for the user."""
+        ...
+
+    def status(self, what: str, done: int, total: int) -> None:
+        """How far something else than a pass is."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def checkpoint(self, label: str, done: int, total: int) -> None:
+        """A checkpoint begins."""
+
+    def batches(self, done: int, total: int, tokens: int) -> None:
+        """A batch was measured."""
+
+    def note(self, message: str) -> None:
+        """A sentence for the user."""
+
+    def status(self, what: str, done: int, total: int) -> None:
+        """How far something else than a pass is."""
+
+
+_SILENT = Silent()
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a study may drive: a loaded model and the corpus it is measured on.
 
     Attributes:
         capture: The model.
-        feeds: Gives the corpus in batches, anew at each call; or what else is to be fed.
-        seed: Seed of whatever is drawn.
-        note: Says a sentence to the user while it runs.
+        feeds: Gives the corpus in batches, anew at each call; or what else is to be fed, and
+            whether progress is told of it.
+        survey: What the probes were told.
+        batch_size: Items a batch.
+        progress: Told how far it is.
+        folder: Makes a folder for what is kept beside the readings; None where nothing is.
+        key: What identifies the checkpoint and what it is fed.
     """
 
     capture: Capture
     feeds: Callable[..., Iterator[Feed]]
-    seed: int = 0
-    note: Callable[[str], None] = lambda _: None
+    survey: Survey
+    batch_size: int = 1
+    progress: Progress = _SILENT
+    folder: Callable[[], Path | None] = lambda: None
+    key: str = ""
+
+    @property
+    def seed(self) -> int:
+        """Seed of whatever is drawn."""
+        return self.survey.seed
 
 
 class Study(Protocol):

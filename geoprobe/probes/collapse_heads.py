@@ -408,7 +408,7 @@ class HeadStudy:
             for start in range(0, len(numbers), _ROWS):
                 yield probe.kept.rows[start : start + _ROWS], numbers[start : start + _ROWS]
             return
-        subject.note(f"NC4 needs a second pass, as {probe.too_many}.")
+        subject.progress.note(f"NC4 needs a second pass, as {probe.too_many}.")
         for feed in subject.feeds():
             found: list[tuple[Tensor, NDArray[np.int64]]] = []
 

@@ -19,6 +19,8 @@ PROBES: Mapping[str, str] = {
     "spectrum": "geoprobe.probes.spectrum",
     "sinks": "geoprobe.probes.sinks",
     "collapse": "geoprobe.probes.collapse",
+    "features": "geoprobe.probes.features",
+    "superposition": "geoprobe.probes.superposition",
 }
 """Watch the one pass; each takes part where `probes` names it."""
 STUDIES: Mapping[str, str] = {"ablation": "geoprobe.probes.ablation"}

@@ -4,6 +4,7 @@
     findings.json                    findings about the series as a whole (phases)
     checkpoints/<label>.json         readings and findings of one checkpoint, or why it has none
     checkpoints/<label>.safetensors  its arrays (spectra, jackknife replicates)
+    autoencoders/<label>/            sparse autoencoders that were trained on it
 
 Every file is written beside its place and renamed into it, a checkpoint's arrays before its JSON:
 after a crash at any moment a checkpoint is either done or absent. No file holds a time or a path of
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 SCHEMA = "geoprobe.run/1"
 
 _HEADER, _FINDINGS, _CHECKPOINTS, _LOCK = "run.json", "findings.json", "checkpoints", ".lock"
+_AUTOENCODERS = "autoencoders"
 _JSON, _ARRAYS, _PART = ".json", ".safetensors", ".part"
 _BEFORE_HEADER = {_LOCK, _CHECKPOINTS, _HEADER + _PART}
-_OURS = _BEFORE_HEADER | {_HEADER, _FINDINGS, _FINDINGS + _PART, "report.html"}
+_OURS = _BEFORE_HEADER | {_HEADER, _FINDINGS, _FINDINGS + _PART, _AUTOENCODERS, "report.html"}
 _MUST_AGREE = ("schema", "command", "options", "corpus", "environment")
 """Parts of run.json that may not differ when a run is resumed; a series may grow."""
 
@@ -353,11 +356,15 @@ class Run:
         return found if str(found["checkpoint"].get("label")) == label else None
 
     def _file(self, label: str, ending: str) -> Path:
-        """A file of a checkpoint. Labels are hostile: no two share one, none leaves the folder."""
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", label)[:80].lstrip(".-") or "checkpoint"
-        if safe != label or re.search(r"-[0-9a-f]{16}$", label):
-            safe += "-" + hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return self.path / _CHECKPOINTS / (safe + ending)
+        """A file of a checkpoint."""
+        return self.path / _CHECKPOINTS / (_safe(label) + ending)
+
+    def autoencoders(self, label: str) -> Path:
+        """Folder for the sparse autoencoders of a checkpoint; made if it is not there."""
+        self._begin()
+        found = self.path / _AUTOENCODERS / _safe(label)
+        found.mkdir(parents=True, exist_ok=True)
+        return found
 
     def _begin(self) -> None:
         """Puts this run in the place of the one that `fresh` starts over."""
@@ -400,6 +407,16 @@ class Run:
             for file in (self.path / _CHECKPOINTS).glob("*" + ending):
                 file.unlink()
         (self.path / _FINDINGS).unlink(missing_ok=True)
+        if (self.path / _AUTOENCODERS).is_dir():
+            shutil.rmtree(self.path / _AUTOENCODERS)
+
+
+def _safe(label: str) -> str:
+    """A file's name. Labels are hostile: no two share one, none leaves the folder."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", label)[:80].lstrip(".-") or "checkpoint"
+    if safe != label or re.search(r"-[0-9a-f]{16}$", label):
+        safe += "-" + hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return safe
 
 
 def _is_stored(found: Any) -> bool:

@@ -78,7 +78,7 @@ def train(
         [*layers, features, *([shift] if bias else [])],
         max_iter=5000,
         history_size=40,
-        tolerance_grad=1e-11,
+        tolerance_grad=1e-8,
         tolerance_change=1e-16,
         line_search_fn="strong_wolfe",
     )

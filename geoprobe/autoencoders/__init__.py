@@ -1,0 +1,1 @@
+"""Sparse autoencoders made runnable: read from other packages' files, trained here, saved."""

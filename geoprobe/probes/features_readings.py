@@ -1,0 +1,215 @@
+"""Effective features of a site, and what must stand beside them, from finished sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoprobe.measures import features as rules
+from geoprobe.measures.estimate import Undefined, standard_error
+from geoprobe.probes.base import Outcome
+from geoprobe.runs.reading import Key, Reading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geoprobe.statistics.codes import CodeSums, GroupedCodes
+
+NAME = "features"
+
+GIVEN, RANDOM, GAUSSIAN = "given", "random_model", "gaussian"
+"""Whose activations are encoded: the checkpoint's, or a null's."""
+
+NULL = "no standard error: a null, to compare the value with"
+ONE_WAY = "no standard error: leaving sequences out can only raise it"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An autoencoder's sums at a site.
+
+    Attributes:
+        site: The site.
+        name: What readings call the autoencoder.
+        seed: Its seed where it was trained here; else None.
+        sums: Its sums.
+        norms: Norms of its features' directions (D,).
+        of: Whose activations were encoded.
+        sinks: Whether sinks are counted (`in`), not (`out`), or both.
+    """
+
+    site: str
+    name: str
+    seed: int | None
+    sums: GroupedCodes
+    norms: NDArray[np.float64]
+    of: str = GIVEN
+    sinks: tuple[str, ...] = ("in",)
+
+    def keys(self, sinks: str, seed: int | str | None = None) -> dict[str, Key]:
+        """The keys of its readings."""
+        found: dict[str, Key] = {"sae": self.name, "sinks": sinks, "activations": self.of}
+        named = self.seed if seed is None else seed
+        return found if named is None else {**found, "seed": str(named)}
+
+
+Evaluate = Callable[["CodeSums"], float]
+
+
+def _measures(one: Measured) -> dict[tuple[str, str], Evaluate]:
+    """What is read off the sums, by name and convention."""
+    width = one.sums.width
+    return {
+        ("effective_features", "codes"): lambda s: rules.effective_features(s.mass),
+        ("effective_features", "decoder_norm"): lambda s: rules.effective_features(
+            s.mass * one.norms
+        ),
+        ("psi", "codes"): lambda s: rules.psi(s.mass, width),
+        ("psi", "decoder_norm"): lambda s: rules.psi(s.mass * one.norms, width),
+        ("l0", "exact"): lambda s: rules.l0(float(s.counts.sum()), s.rows),
+        ("explained_variance", "exact"): lambda s: rules.explained_variance(s.residual, s.total),
+        ("dead_share", "exact"): lambda s: rules.dead_share(s.counts),
+    }
+
+
+def readings_of(measured: Sequence[Measured]) -> Outcome:
+    """Readings of autoencoders: each one's, and the seeds' mean where there are several.
+
+    Args:
+        measured: Autoencoders of any sites; those of one site and name differ in their seed.
+    """
+    outcome = Outcome()
+    together: dict[tuple[str, str, str], list[Measured]] = {}
+    for one in measured:
+        together.setdefault((one.site, one.name, one.of), []).append(one)
+        if one.of == GIVEN and one.sums.levels and one.seed in (None, 0):
+            outcome.arrays[f"features/curve/{one.site}/{one.name}"] = _curve(one)
+    for several in together.values():
+        for sinks in several[0].sinks:
+            each = [_each(one, sinks) for one in several]
+            for found in each:
+                outcome.readings += found.values()
+            if len(several) > 1:
+                outcome.readings += [
+                    _mean(several[0].keys(sinks, "mean"), [found[key] for found in each])
+                    for key in each[0]
+                ]
+    return outcome
+
+
+def _each(one: Measured, sinks: str) -> dict[tuple[str, str], Reading]:
+    """Readings of one autoencoder, by measure and convention."""
+    keys, counted = one.keys(sinks), sinks == "in"
+    full = one.sums.sums(sinks=counted)
+    groups = one.sums.known()
+    parts = (
+        [one.sums.sums(sinks=counted, without=(g,)) for g in groups]
+        if one.of == GIVEN and len(groups) > 1
+        else []
+    )
+    found = {}
+    for (measure, convention), evaluate in _measures(one).items():
+        why = NULL if one.of != GIVEN else ONE_WAY if measure == "dead_share" else ""
+        found[measure, convention] = reading(
+            measure, one.site, keys, evaluate, full, parts, why, convention
+        )
+    if one.of == GIVEN and len(groups) > 1:
+        halves = [
+            one.sums.sums(sinks=counted, without=[g for g in groups if g % 2 != side])
+            for side in (0, 1)
+        ]
+        for convention, scale in (("codes", 1.0), ("decoder_norm", one.norms)):
+
+            def saturated(whole: CodeSums, scale: Any = scale) -> float:
+                return rules.saturation([half.mass * scale for half in halves], whole.mass * scale)
+
+            found["saturation", convention] = reading(
+                "saturation",
+                one.site,
+                keys,
+                saturated,
+                full,
+                (),
+                "no standard error: it compares the jackknife groups themselves",
+                convention,
+            )
+    return found
+
+
+def reading(
+    measure: str,
+    site: str,
+    keys: Mapping[str, Key],
+    evaluate: Evaluate,
+    full: CodeSums,
+    parts: Sequence[CodeSums],
+    why: str,
+    convention: str,
+) -> Reading:
+    """A reading with its jackknife, or the reason why there is none.
+
+    Args:
+        measure: Its measure.
+        site: Its site.
+        keys: Its keys.
+        evaluate: Gives the value of sums.
+        full: All sums.
+        parts: The sums without each group.
+        why: Why there is no standard error, if that is known.
+        convention: Its convention.
+    """
+    try:
+        value = evaluate(full)
+    except Undefined as undefined:
+        return Reading(
+            "", NAME, measure, site, keys, None, None, full.rows, convention, undefined.reason
+        )
+    if why:
+        return Reading("", NAME, measure, site, keys, value, None, full.rows, convention, why)
+    left_out = []
+    for part in parts:
+        with suppress(Undefined):  # what is left has no value, a replicate less
+            left_out.append(evaluate(part))
+    error, reason = standard_error(value, left_out)
+    reason = "" if error is not None else f"no standard error: {reason}"
+    return Reading("", NAME, measure, site, keys, value, error, full.rows, convention, reason)
+
+
+def _mean(keys: Mapping[str, Key], seeds: Sequence[Reading]) -> Reading:
+    """The mean over seeds; its error has that of the seeds and that of the text in quadrature."""
+    first = seeds[0]
+
+    def made(value: float | None, error: float | None, reason: str) -> Reading:
+        return Reading(
+            *("", NAME, first.measure, first.site, keys, value, error, first.n, first.convention),
+            reason,
+        )
+
+    values = [one.value for one in seeds if one.value is not None]
+    if len(values) < len(seeds):
+        return made(None, None, next(one.reason for one in seeds if one.value is None))
+    among = rules.seeds_error(values)
+    errors = [one.stderr for one in seeds if one.stderr is not None]
+    text = math.fsum(errors) / len(errors) if errors else 0.0
+    # One text is behind all seeds: its error does not shrink with their number.
+    error = math.hypot(among, text)
+    return made(
+        math.fsum(values) / len(values),
+        error if error > 0 else None,
+        "" if error > 0 else "no standard error: neither seeds nor groups vary",
+    )
+
+
+def _curve(one: Measured) -> NDArray[np.float64]:
+    """Effective features by number of samples: (2, levels), samples above."""
+    rows, masses = one.sums.curve()
+    found = []
+    for count, mass in zip(rows, masses, strict=True):
+        with suppress(Undefined):
+            found.append((float(count), rules.effective_features(mass)))
+    return np.array(found, dtype=np.float64).reshape(-1, 2).T

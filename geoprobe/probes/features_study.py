@@ -1,0 +1,211 @@
+"""The study of effective features: training, the two nulls, and the loss recovered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoprobe.errors import UsageError
+from geoprobe.models.randomised import randomised
+from geoprobe.probes.base import Outcome, Subject
+from geoprobe.probes.features import describe, doubts, gaussian_rows
+from geoprobe.probes.features_evaluation import Evaluation, Member
+from geoprobe.probes.features_loss import recovered
+from geoprobe.probes.features_readings import GAUSSIAN, NAME, RANDOM, readings_of
+from geoprobe.probes.features_training import train_members, train_on_rows
+
+if TYPE_CHECKING:
+    from geoprobe.autoencoders.training import Trained
+    from geoprobe.models.capture import Capture
+    from geoprobe.probes.features import FeaturesOptions, FeaturesProbe
+    from geoprobe.probes.features_evaluation import Sinks
+    from geoprobe.runs.reading import Reading
+
+_MOST_ROWS = 2**16
+"""Rows drawn for the Gaussian null at most."""
+
+
+class FeaturesStudy:
+    """What the one pass cannot give.
+
+    Args:
+        options: What to measure.
+
+    Attributes:
+        probe: The probe of the pass that was just made.
+    """
+
+    name = NAME
+
+    def __init__(self, options: FeaturesOptions) -> None:
+        self.options = options
+        self.probe: FeaturesProbe | None = None
+        self._random: tuple[str, Outcome] | None = None
+
+    def run(self, subject: Subject) -> Outcome:
+        """Measures one checkpoint."""
+        probe, options = self.probe, self.options
+        assert probe is not None
+        outcome = Outcome()
+        evaluation, members = probe.evaluation, probe.members
+        if options.train:
+            folder = subject.folder()
+            members, trained = self._train(subject, subject.capture, range(options.seeds), folder)
+            outcome.findings += [describe(m) for m in members if not m.seed]
+            outcome.findings += [_history(one, options) for one in trained]
+            _save(members, folder, subject.capture.layout.family)
+            evaluation = probe.evaluation_of(members, GAUSSIAN in options.nulls)
+            _observe(subject, subject.capture, evaluation)
+            found = readings_of(evaluation.measured())
+            outcome.add(found)
+            outcome.findings += doubts(
+                found, [m for m in members if m.seed == 0], probe.usual_sinks
+            )
+        if GAUSSIAN in options.nulls:
+            outcome.add(self._gaussian(subject, evaluation, members))
+        if RANDOM in options.nulls:
+            outcome.add(self._random_model(subject, members))
+        if options.loss_sequences:
+            first = [member for member in members if not member.seed]
+            outcome.add(recovered(subject, first, self._left_out(), options.loss_sequences))
+        return outcome
+
+    def _left_out(self) -> Sinks | None:
+        """The rule for tokens that the autoencoders are not for."""
+        assert self.probe is not None
+        if self.probe.rule is None or not self.options.train or self.options.train_sinks:
+            return None
+        return self.probe.sinks
+
+    def _sites(self) -> list[str]:
+        assert self.probe is not None
+        return list(self.probe.survey.sites)
+
+    def _train(
+        self,
+        subject: Subject,
+        capture: Capture,
+        seeds: Sequence[int],
+        folder: Path | None,
+        what: str = "",
+    ) -> tuple[list[Member], list[Trained]]:
+        return train_members(
+            subject,
+            capture,
+            self.options.recipe,
+            self.options.length,
+            list(seeds),
+            sites=self._sites(),
+            sinks=self._left_out(),
+            folder=folder,
+            what=what,
+        )
+
+    def _gaussian(
+        self, subject: Subject, evaluation: Evaluation, members: Sequence[Member]
+    ) -> Outcome:
+        """The same on rows of a Gaussian with each site's mean and covariance, sinks left out."""
+        options, probe = self.options, self.probe
+        assert probe is not None
+        found = []
+        for site, moments in evaluation.moments.items():
+            count = min(_MOST_ROWS, moments.count())
+            rows = gaussian_rows(
+                moments.mean(), moments.second_moments()[0], count, subject.seed
+            ).to(subject.capture.device)
+            here = [member for member in members if member.site == site and not member.seed]
+            if options.train:
+                subject.progress.status(f"{site} of a Gaussian", 0, 1)
+                held = max(1, count // 10)
+                one = train_on_rows(
+                    rows[held:], rows[:held], options.recipe, options.length, 0, rows.device
+                )
+                here = [Member(site, options.recipe.name, one.autoencoder, 0)]
+            drawn = Evaluation(here, count, of=GAUSSIAN, device=evaluation.device)
+            drawn.add(site, rows, np.arange(count), np.zeros(count, dtype=bool))
+            found += drawn.measured()
+        outcome = readings_of(found)
+        if probe.rule is not None:  # the moments are of tokens that are no sinks
+            outcome.readings = [_without_sinks(reading) for reading in outcome.readings]
+        return outcome
+
+    def _random_model(self, subject: Subject, members: Sequence[Member]) -> Outcome:
+        """The same on a randomly initialised model, once for all checkpoints of one architecture.
+
+        Weights of loaded autoencoders are the same; trained ones are trained again.
+        """
+        probe = self.probe
+        assert probe is not None
+        config = getattr(subject.capture.model, "config", None)
+        corpus = probe.survey.inputs
+        same = (
+            f"{type(subject.capture.model)} {config} {self._sites()} "
+            f"{corpus.fingerprint if corpus is not None else ''}"
+        )
+        if self._random is not None and self._random[0] == same and config is not None:
+            return self._random[1]
+        try:
+            capture = randomised(subject.capture, subject.seed)
+        except UsageError as error:
+            return _warning("no_random_model", f"There is no null of random weights: {error}.")
+        if self.options.train:
+            folder = subject.folder()
+            beside = None if folder is None else folder.parent / "random-model"
+            if beside is not None:
+                beside.mkdir(exist_ok=True)
+            members, _ = self._train(subject, capture, [0], beside, "random model, ")
+        first = [member for member in members if not member.seed]
+        evaluation = probe.evaluation_of(first, False, of=RANDOM)
+        _observe(subject, capture, evaluation)
+        self._random = same, readings_of(evaluation.measured())
+        return self._random[1]
+
+
+def _observe(subject: Subject, capture: Capture, evaluation: Evaluation) -> None:
+    """One pass over the corpus."""
+    for batch in subject.feeds():
+
+        def observe(site: str, activations: Any, batch: Any = batch) -> None:
+            evaluation.observe(site, activations, batch.at(activations))
+
+        capture.run(batch.inputs, evaluation.sites(), observe)
+
+
+def _without_sinks(reading: Reading) -> Reading:
+    return replace(reading, keys={**reading.keys, "sinks": "out"})
+
+
+def _warning(code: str, message: str) -> Outcome:
+    return Outcome(findings=[{"kind": "warning", "code": code, "message": message}])
+
+
+def _history(one: Trained, options: FeaturesOptions) -> dict[str, Any]:
+    """How an autoencoder came about, as a finding."""
+    stopped = one.stopped < options.train_samples
+    return {
+        "kind": "training",
+        "site": one.autoencoder.site,
+        "sae": options.recipe.name,
+        "seed": one.seed,
+        "samples": one.stopped,
+        "best_at": one.best_at,
+        "stopped_early": stopped,
+        "history": one.history,
+    }
+
+
+def _save(members: Sequence[Member], folder: Path | None, family: str) -> None:
+    """Keeps trained autoencoders in SAELens' layout; their training's states are no more needed."""
+    if folder is None:
+        return
+    from geoprobe.autoencoders.formats import write_saelens
+
+    for member in members:
+        place = folder / member.site / f"seed-{member.seed}"
+        write_saelens(member.autoencoder, place, metadata={"model_name": family}, overwrite=True)
+    for state in folder.glob("training-*.safetensors"):
+        state.unlink()

@@ -1,0 +1,390 @@
+"""The superposition probe: how features share dimensions, in weights and in activations.
+
+In one pass the moments of every coordinate of the chosen sites, and of the neurons of the chosen
+blocks, as they are and after random rotations; behind it the matrices of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geoprobe import measures
+from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.measures.estimate import Undefined, standard_error
+from geoprobe.measures.neurons import TOP, excess_kurtosis, paired_cosines, top_share
+from geoprobe.models.layout import Layout, kind_of
+from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Subject, Survey
+from geoprobe.probes.superposition_names import (
+    INPUTS,
+    KINDS,
+    Named,
+    WeightRows,
+    check_names,
+    choose,
+    weight_sites,
+)
+from geoprobe.probes.superposition_weights import (
+    A_NULL,
+    FIXED,
+    NAME,
+    GaussianRows,
+    matrix_readings,
+    operations,
+)
+from geoprobe.runs.reading import Reading
+from geoprobe.statistics import GROUPS
+from geoprobe.statistics.neurons import Central, NeuronMoments, Rotation, chunk_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geoprobe.autoencoders.autoencoder import Autoencoder
+    from geoprobe.runs.reading import Key
+
+MOST_ROTATIONS = 8
+_TOP_COORDINATES = 20
+"""Over all rotations of a site there are so many coordinates among the top ones, if eight rotations
+are enough for it: what one alone gives depends on the draw."""
+
+_REHEARSED_ROWS = 4
+"""A rehearsal measures a matrix of so many times as many rows as dimensions."""
+
+
+@dataclass(frozen=True)
+class SuperpositionOptions:
+    """What to measure.
+
+    Attributes:
+        weights: Matrices whose rows are features: `embedding`, `unembedding`, `mlp.in`, `mlp.out`,
+            one block's (`mlp.out.3`), or parameters by name; `*` stands for anything, and `.T`
+            behind a name takes its columns. Empty for all four kinds in the chosen blocks; of a
+            network of a factory for all linear maps.
+        skip_coherence: Leave out the closest pair of rows, which takes time with their square.
+        sae: Folders of autoencoders, `PATH` or `SITE=PATH`, whose decoders' directions are measured
+            as well.
+    """
+
+    weights: tuple[str, ...] = ()
+    skip_coherence: bool = False
+    sae: tuple[str, ...] = ()
+
+
+Options = SuperpositionOptions
+
+
+def plan(options: SuperpositionOptions) -> Plan:
+    """The probe, and the study that reads the weights."""
+    from geoprobe.autoencoders.given import read_given
+
+    if "" in options.weights:
+        raise UsageError(f"--weights: an empty name; give {', '.join(KINDS)}, or parameters.")
+    study = WeightStudy(options, read_given(options.sae) if options.sae else ())
+
+    def make(survey: Survey) -> SuperpositionProbe:
+        study.survey = survey
+        return SuperpositionProbe(survey)
+
+    return Plan(
+        probe=make,
+        study=study,
+        check=lambda layout: check_names(options.weights, layout),
+        cost=lambda survey: _cost(options, survey),
+    )
+
+
+def chosen_blocks(survey: Survey) -> list[int]:
+    """Numbers of the blocks that the chosen sites are in; those of a factory's network are none."""
+    if survey.layout.item is not None:
+        return []
+    numbered = (site for site in survey.sites if kind_of(site) != site)
+    return sorted({int(site.rsplit(".", 1)[1]) for site in numbered})
+
+
+def rotations_of(width: int) -> int:
+    """Random rotations that the coordinates of a site are compared with, from 2 to 8."""
+    top = max(1, width // TOP)
+    return max(2, min(MOST_ROTATIONS, -(-_TOP_COORDINATES // top)))
+
+
+def _sites(survey: Survey) -> tuple[str, ...]:
+    """The chosen sites, and the neurons of their blocks."""
+    neurons = (f"neurons.{block}" for block in chosen_blocks(survey))
+    return tuple(dict.fromkeys((*survey.sites, *(s for s in neurons if s in survey.layout.taps))))
+
+
+@dataclass
+class _State:
+    """Moments of a site as it is, and after each rotation."""
+
+    given: NeuronMoments
+    rotated: list[NeuronMoments]
+    rotations: list[Rotation]
+
+
+@dataclass
+class SuperpositionProbe:
+    """Keeps moments of every coordinate.
+
+    Args:
+        survey: What is known before the first batch.
+    """
+
+    survey: Survey
+    name: str = NAME
+    _state: dict[str, _State] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        device = self.survey.statistics_on
+        rotations: dict[int, list[Rotation]] = {}
+        for site in self.sites():
+            width = self.survey.layout.width_of(site)
+            number = rotations_of(width)
+            if width not in rotations:
+                seeds = [MOST_ROTATIONS * self.survey.seed + i for i in range(number)]
+                rotations[width] = [Rotation(width, seed, device=device) for seed in seeds]
+            moments = [NeuronMoments(width, GROUPS, device=device) for _ in range(1 + number)]
+            self._state[site] = _State(moments[0], moments[1:], rotations[width])
+
+    def sites(self) -> Sequence[str]:
+        """Sites to watch: those that were chosen, and the neurons of their blocks."""
+        return _sites(self.survey)
+
+    def pilot_sites(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def pilot(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Never called."""
+
+    def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
+        """Adds the real tokens of one site's activations (batch, time, d)."""
+        state, groups = self._state[site], feed.index % GROUPS
+        keep, step = feed.mask.bool() if feed.padded else None, chunk_rows(activations.shape[-1])
+        for group in np.unique(groups).tolist():
+            members = torch.from_numpy(np.flatnonzero(groups == group))
+            part = activations if len(members) == len(groups) else activations[members]
+            rows = part.flatten(0, 1) if keep is None else part[keep[members]]
+            state.given.update(rows, group)
+            wide = torch.promote_types(rows.dtype, torch.float32)
+            rows = rows.to(self.survey.statistics_on, wide)
+            for rotation, moments in zip(state.rotations, state.rotated, strict=True):
+                for start in range(0, len(rows), step):
+                    moments.update(rotation(rows[start : start + step]), group)
+
+    def finish(self) -> Outcome:
+        """Kurtosis and privileged basis of every site.
+
+        Raises:
+            CheckpointError: Activations are NaN or infinite.
+        """
+        outcome = Outcome()
+        for site, state in self._state.items():
+            outcome.add(_of_site(site, state))
+        if self.survey.rehearsal:  # what the weights will take
+            width = self.survey.layout.width
+            matrix_readings("", GaussianRows(_REHEARSED_ROWS * width, width, 1))
+        return outcome
+
+
+def _of_site(site: str, state: _State) -> Outcome:
+    """The readings of one site, and each coordinate's variance and kurtosis."""
+
+    def at(without: tuple[int, ...] = ()) -> tuple[Central, list[Central]]:
+        return state.given.central(without), [m.central(without) for m in state.rotated]
+
+    full, turned = at()
+    if not (np.isfinite(full.m4).all() and all(np.isfinite(m.m4).all() for m in turned)):
+        raise CheckpointError(
+            f"the activations at {site} are NaN or infinite on this text, so nothing was measured; "
+            "a wider --dtype may help."
+        )
+    groups = state.given.groups()
+    parts = [at((g,)) for g in groups] if len(groups) > 1 else []
+    found = Outcome()
+    for name, function, null in (
+        ("kurtosis", _kurtosis, _rotated_kurtosis),
+        ("privileged_basis", _privileged, _between_rotations),
+    ):
+        found.readings += [
+            _reading(name, site, "given", function, (full, turned), parts),
+            _reading(name, site, "rotated", null, (full, turned), None),
+        ]
+    path = f"{NAME}/{site}"
+    found.arrays = {
+        f"{path}/variance": full.m2,
+        f"{path}/kurtosis": excess_kurtosis(full.m2, full.m4),
+    }
+    return found
+
+
+_Moments = tuple[Central, list[Central]]
+
+
+def _kurtosis(moments: _Moments) -> float:
+    return measures.kurtosis(moments[0].m2, moments[0].m4)
+
+
+def _rotated_kurtosis(moments: _Moments) -> float:
+    return float(np.mean([measures.kurtosis(m.m2, m.m4) for m in moments[1]]))
+
+
+def _privileged(moments: _Moments) -> float:
+    return measures.privileged_basis(moments[0].m2, np.stack([m.m2 for m in moments[1]]))
+
+
+def _between_rotations(moments: _Moments) -> float:
+    """The largest of what each rotation has over the others: how far chance goes."""
+    shares = np.array([top_share(m.m2) for m in moments[1]])
+    return float((shares / ((shares.sum() - shares) / (len(shares) - 1))).max())
+
+
+def _reading(
+    name: str,
+    site: str,
+    basis: str,
+    function: Callable[[_Moments], float],
+    full: _Moments,
+    parts: Sequence[_Moments] | None,
+) -> Reading:
+    """A reading with its jackknife; of a null (`parts` is None) without."""
+    keys: dict[str, Key] = {"of": "activations", "tokens": "all", "basis": basis}
+    n = full[0].n
+    try:
+        value = function(full)
+    except Undefined as undefined:
+        return Reading("", NAME, name, site, keys, None, None, n, reason=undefined.reason)
+    if parts is None:
+        return Reading("", NAME, name, site, keys, value, None, n, reason=A_NULL)
+    left_out = []
+    for part in parts:
+        with suppress(Undefined):  # what is left has no value, a replicate less
+            left_out.append(function(part))
+    stderr, reason = standard_error(value, left_out)
+    reason = "" if stderr is not None else f"no standard error: {reason}"
+    return Reading("", NAME, name, site, keys, value, stderr, n, reason=reason)
+
+
+class WeightStudy:
+    """Measures the matrices of a checkpoint; runs behind the pass and feeds nothing.
+
+    Args:
+        options: What to measure.
+        coders: Autoencoders whose directions are measured, too.
+
+    Attributes:
+        survey: Which sites were chosen.
+    """
+
+    name = NAME
+    survey: Survey
+
+    def __init__(self, options: SuperpositionOptions, coders: Sequence[Autoencoder] = ()) -> None:
+        self.options, self.coders = options, coders
+
+    def run(self, subject: Subject) -> Outcome:
+        """The readings of every matrix.
+
+        Raises:
+            UsageError: A name is not that of a matrix of this model.
+            CheckpointError: Weights are NaN or infinite.
+        """
+        chosen = choose(subject.capture, self.options.weights, chosen_blocks(self.survey))
+        outcome = Outcome()
+        for matrix in chosen.matrices:
+            outcome.add(self._of(matrix, subject.seed))
+        for coder in self.coders:
+            outcome.add(
+                matrix_readings(
+                    f"decoder:{coder.name}" + (f"@{coder.site}" if coder.site else ""),
+                    WeightRows(coder.decoder),
+                    subject.seed,
+                    skip_coherence=self.options.skip_coherence,
+                )
+            )
+        for first, second in chosen.tied:
+            outcome.findings.append(
+                {
+                    "kind": "tied",
+                    "sites": [first, second],
+                    "message": f"{second} is the same matrix as {first}, and was measured once.",
+                }
+            )
+        if not self.options.weights:
+            outcome.findings += _absent(chosen.missing, subject.capture.layout, outcome)
+        return outcome
+
+    def _of(self, matrix: Named, seed: int) -> Outcome:
+        site, rows = matrix.site, WeightRows(matrix.weight)
+        neurons = kind_of(site) in (*INPUTS, "mlp.out")
+        found = matrix_readings(
+            site,
+            rows,
+            seed,
+            skip_coherence=self.options.skip_coherence,
+            each_norm=neurons,
+        )
+        if matrix.partner is None:
+            return found
+        cosines = paired_cosines(rows, WeightRows(matrix.partner))
+        keys: dict[str, Key] = {"of": "weights", "rows": "given"}
+        try:
+            value, reason = measures.in_out_cosine(cosines), FIXED
+        except Undefined as undefined:
+            value, reason = None, undefined.reason
+        found.readings.append(
+            Reading("", NAME, "in_out_cosine", site, keys, value, None, len(cosines), reason=reason)
+        )
+        found.arrays[f"{NAME}/{site}/in_out_cosine"] = cosines.astype(np.float32)
+        return found
+
+
+def _absent(missing: dict[str, str], layout: Layout, outcome: Outcome) -> list[dict[str, Any]]:
+    """A warning where a model lacks some of the matrices that are measured by default."""
+    if layout.item is not None:
+        if outcome.readings:
+            return []
+        message = "this network has no linear maps: no weights were measured"
+    else:
+        reasons: dict[str, list[str]] = {}
+        for kind in KINDS:
+            if kind in missing:
+                reasons.setdefault(missing[kind], []).append(kind)
+        if not reasons:
+            return []
+        each = "; ".join(f"{' and '.join(kinds)}, as {why}" for why, kinds in reasons.items())
+        message = f"Not measured of this {layout.family} model: {each}"
+    return [{"kind": "warning", "code": "no_weights", "message": f"{message}."}]
+
+
+def _cost(options: SuperpositionOptions, survey: Survey) -> list[Cost]:
+    """What each site needs, and the weights.
+
+    Moments take 9 operations a number, a rotation about 10 log2 d besides in float32.
+    """
+    layout, found = survey.layout, []
+    for site in _sites(survey):
+        d = layout.width_of(site)
+        n = int(survey.lengths_at(site).sum())
+        memory = NeuronMoments.bytes_of(d, GROUPS) * (1 + rotations_of(d))
+        turned = rotations_of(d) * (9 + 5 * float(np.log2(max(2, d))))
+        found.append(Cost(site, memory, 0, n * d * (9 + turned)))
+    if survey.rehearsal:
+        shapes = [(_REHEARSED_ROWS * layout.width, layout.width)]
+    else:
+        blocks = chosen_blocks(survey)
+        shapes = [
+            shape
+            for site, shape in weight_sites(layout).items()
+            if kind_of(site) == site or int(site.rsplit(".", 1)[1]) in blocks
+        ]
+    skip = options.skip_coherence and not survey.rehearsal
+    reading = sum(operations(n, m, skip_coherence=skip) for n, m in shapes)
+    working = max((8 * 4 * min(n, m) ** 2 + 2**27 for n, m in shapes), default=0)
+    found.append(Cost("", 0, working // torch.get_num_threads(), 0.0, reading))
+    return found

@@ -1,0 +1,246 @@
+"""The readings of one matrix whose rows are features: of a model's weights, of a decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from geoprobe import measures
+from geoprobe.errors import CheckpointError
+from geoprobe.measures.estimate import Undefined
+from geoprobe.measures.superposition import (
+    CONVENTIONS,
+    PLATEAUS,
+    TOLERANCE,
+    Gram,
+    Matrix,
+    as_rows,
+    gram,
+    plateau_share,
+    plateau_surroundings,
+    row_norms,
+)
+from geoprobe.probes.base import Outcome
+from geoprobe.runs.reading import Reading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geoprobe.runs.reading import Key
+
+    Array = NDArray[np.float64]
+
+NAME = "superposition"
+
+KEPT_WHOLE = 5000
+"""Of so many features at most each one's numbers are kept; of more, a histogram."""
+
+BINS = 200
+"""Of the histogram of dimensionalities over [0, 1]."""
+
+PLATEAU_SHARE = 0.05
+"""A plateau is told of where so much larger a share of features is near it than of the null, and
+than a smooth distribution would have by what is on either side."""
+
+_PEAK = 2.0
+"""And where the share is more than so many times the latter."""
+
+_MOST = 0.5
+"""And where it is so large a share, or more features than chance has: toy models have few."""
+
+FIXED = "no standard error: a property of the weights"
+A_NULL = "no standard error: a null, to compare the value with"
+_COUNTED = "no standard error: it follows from the numbers of rows and dimensions"
+_TILE = 64
+
+
+class GaussianRows:
+    """Independent Gaussian numbers (n, m), drawn anew by the seed whenever rows are asked for.
+
+    Args:
+        n: Rows.
+        m: Dimensions.
+        seed: Seed of the draw.
+    """
+
+    def __init__(self, n: int, m: int, seed: int) -> None:
+        self.shape: tuple[int, ...] = (n, m)
+        self._seed = seed
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        start, stop, _ = rows.indices(self.shape[0])
+        first = start // _TILE
+        found = [
+            np.random.default_rng([self._seed, tile]).standard_normal(
+                (_TILE, self.shape[1]), dtype=np.float32
+            )
+            for tile in range(first, -(-stop // _TILE))
+        ]
+        offset = first * _TILE
+        return np.concatenate(found)[start - offset : stop - offset]
+
+
+class _Null(NamedTuple):
+    dimensionality: float
+    interference: float | None
+    shares: Mapping[str, float]
+
+
+@lru_cache(maxsize=64)
+def _null(n: int, m: int, seed: int) -> _Null:
+    """The same of independent Gaussian rows; once for all matrices of a shape."""
+    drawn = GaussianRows(n, m, seed)
+    values = measures.dimensionality(drawn)
+    mean = None if n < 2 else measures.interference(drawn)
+    return _Null(float(values.mean()), mean, plateau_share(values))
+
+
+def operations(n: int, m: int, *, skip_coherence: bool) -> float:
+    """Floating-point operations, in float64, of `matrix_readings`.
+
+    A Gram matrix of n rows in m dimensions takes n m min(n, m) of them, once of the rows as they
+    are and once of unit rows, and what each row shares 2 n m^2; all of it again for the null. The
+    eigenvalues are 4/3 min(n, m)^3, the pairs n^2 m in float32.
+    """
+    k = min(n, m)
+    sums = 2.0 * n * m * k + (2.0 * n * m * m if n >= m else 0.0)
+    pairs = 0.0 if skip_coherence else n * n * m / 2
+    return 2 * sums + 4 / 3 * k**3 + pairs
+
+
+def matrix_readings(
+    name: str,
+    rows: Matrix,
+    seed: int = 0,
+    *,
+    skip_coherence: bool = False,
+    each_norm: bool = False,
+) -> Outcome:
+    """Everything that is measured of a matrix whose rows are features.
+
+    Args:
+        name: The site of the readings, and part of the names of the arrays.
+        rows: Features (n, m).
+        seed: Seed of the null.
+        skip_coherence: Leave out what takes time with the square of the rows.
+        each_norm: Keep each row's norm however many rows there are, as of neurons.
+
+    Raises:
+        CheckpointError: There is a NaN or an infinity.
+    """
+    given = as_rows(rows)
+    n, m = given.shape
+    try:
+        norms = row_norms(given)
+    except Undefined as undefined:
+        raise CheckpointError(
+            f"the weights {name} cannot be measured: {undefined.reason}."
+        ) from None
+    outcome, null = Outcome(), _null(n, m, seed)
+
+    def add(
+        measure: str,
+        value: float | str | None,
+        reason: str = FIXED,
+        rows: str = "given",
+        convention: str = "exact",
+    ) -> None:
+        keys: dict[str, Key] = {"of": "weights", "rows": rows}
+        if not isinstance(value, float | int):
+            value, reason = None, value or "there are fewer than two rows"
+        outcome.readings.append(
+            Reading("", NAME, measure, name, keys, value, None, n, convention, reason)
+        )
+
+    values = measures.dimensionality(given)
+    add("dimensionality", float(values.mean()))
+    add("dimensionality", null.dimensionality, A_NULL, "gaussian")
+    add("dimensionality_sum", measures.total_dimensionality(values))
+    units: Gram = gram(given, unit=True)
+    add("matrix_rank", float(measures.matrix_rank(units)))
+    add("interference", _value(measures.interference, units))
+    add("interference", null.interference, A_NULL, "gaussian")
+    add("welch_bound", _value(measures.welch_bound, units.rows, m), _COUNTED)
+    if not skip_coherence:
+        try:
+            pair = measures.closest_pair(given)
+            add("coherence", abs(pair.cosine))
+            outcome.findings.append(_closest(name, pair))
+        except Undefined as undefined:
+            add("coherence", undefined.reason)
+    for convention in CONVENTIONS:
+        for measure, function in (
+            ("dimensions_per_feature", measures.dimensions_per_feature),
+            ("frobenius_psi", measures.frobenius_psi),
+        ):
+            add(measure, _value(function, given, convention), convention=convention)
+    add("row_norm", measures.row_norm(norms))
+    outcome.arrays = _arrays(name, values, norms, each_norm)
+    outcome.findings += _plateaus(name, values, null)
+    return outcome
+
+
+def _value(function: Callable[..., float], *given: Any) -> float | str:
+    """The value of a measure, or the reason why it is undefined."""
+    try:
+        return function(*given)
+    except Undefined as undefined:
+        return undefined.reason
+
+
+def _arrays(name: str, values: Array, norms: Array, each_norm: bool) -> dict[str, NDArray[Any]]:
+    """The features' own numbers, or how many have which."""
+    counts, _ = np.histogram(values, bins=BINS, range=(0.0, 1.0))
+    found: dict[str, NDArray[Any]] = {f"{NAME}/{name}/dimensionality_counts": counts}
+    if len(values) <= KEPT_WHOLE:
+        found[f"{NAME}/{name}/dimensionality"] = values
+    if len(values) <= KEPT_WHOLE or each_norm:
+        found[f"{NAME}/{name}/row_norm"] = norms.astype(np.float32)
+    return found
+
+
+def _plateaus(name: str, values: Array, null: _Null) -> list[dict[str, Any]]:
+    """Plateaus at which features gather, and not because of the matrix' shape alone."""
+    found, around = [], plateau_surroundings(values)
+    for plateau, share in plateau_share(values).items():
+        of_null, smooth = null.shares[plateau], around[plateau]
+        if not _is_peak(share, of_null, smooth, len(values)):
+            continue
+        what = plateau if PLATEAUS[plateau] else f"{plateau}, or along many others"
+        found.append(
+            {
+                "kind": "plateau",
+                "site": name,
+                "plateau": plateau,
+                "dimensionality": PLATEAUS[plateau],
+                "share": share,
+                "null_share": of_null,
+                "around": smooth,
+                "count": round(share * len(values)),
+                "tolerance": TOLERANCE,
+                "message": f"{name}: {share:.0%} of {len(values):,} features have within "
+                f"{TOLERANCE:g} of {PLATEAUS[plateau]:.3g} dimensions ({what}); of independent "
+                f"Gaussian rows {of_null:.0%}.",
+            }
+        )
+    return found
+
+
+def _is_peak(share: float, of_null: float, smooth: float, n: int) -> bool:
+    """Whether so many features are near a plateau that neither shape nor chance puts them there."""
+    if share <= max(of_null, smooth) + PLATEAU_SHARE or share <= _PEAK * smooth:
+        return False
+    # Three standard deviations of counts; what is around was counted on half the width or less.
+    chance = 3 * math.sqrt(n * (share + 2 * smooth) + 1)
+    return share >= _MOST or n * (share - max(of_null, smooth)) > chance
+
+
+def _closest(name: str, pair: measures.Closest) -> dict[str, Any]:
+    """The pair behind the coherence; of a vocabulary its tokens, which the survey spells out."""
+    both = [pair.first, pair.second]
+    tokens = {"token_ids": both} if name in ("embedding", "unembedding") else {}
+    return {"kind": "closest", "site": name, "cosine": pair.cosine, "rows": both, **tokens}
