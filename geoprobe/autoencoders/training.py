@@ -220,6 +220,7 @@ class Training:
                 at.epoch, at.chunk = at.epoch + 1, 0
         if at.evaluated < at.samples or not at.history:
             self._evaluate()
+        self._keep(last=True)
         return [self._trained(member) for member in range(len(self.seeds))]
 
     def _done(self) -> bool:
@@ -360,10 +361,11 @@ class Training:
         at = self._at
         return Trained(found, site, self.seeds[member], history, at.best_at[member], at.samples)
 
-    def _keep(self) -> None:
+    def _keep(self, *, last: bool = False) -> None:
         """Writes the state beside its place and renames it, so that it is whole or absent."""
         at = self._at
-        if self._file is None or at.samples - self._saved < self._save_every:
+        since = at.samples - self._saved
+        if self._file is None or since < (1 if last else self._save_every):
             return
         from safetensors.torch import save_file
 

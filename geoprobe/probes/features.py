@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from geoprobe.autoencoders.recipe import Recipe
+from geoprobe.autoencoders.stack import Stack, autoencoder
 from geoprobe.autoencoders.training import Length
 from geoprobe.errors import UsageError
 from geoprobe.probes.base import Cost, Outcome, Plan, Survey
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from geoprobe.probes.base import Feed
 
 NULLS = (RANDOM, GAUSSIAN)
+_REHEARSED = 10
+"""Steps of a rehearsal's training."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,8 @@ def check(loaded: Sequence[Autoencoder], options: FeaturesOptions, layout: Layou
 
 def members_of(loaded: Sequence[Autoencoder], survey: Survey) -> list[Member]:
     """The loaded autoencoders at sites that are measured."""
+    if survey.rehearsal and loaded:
+        return [_stand_in(loaded, site, survey.layout.width) for site in survey.sites]
     everywhere = tuple(survey.sites) == survey.layout.sites
     found = [
         Member(str(coder.site), coder.name, coder.folded().to(survey.device))
@@ -180,8 +185,29 @@ def members_of(loaded: Sequence[Autoencoder], survey: Survey) -> list[Member]:
     return found
 
 
+def _stand_in(loaded: Sequence[Autoencoder], site: str, width: int) -> Member:
+    """An autoencoder of a rehearsal: of its width, as much larger as the largest one is."""
+    times = max(coder.features // coder.width for coder in loaded)
+    weights = Stack(Recipe(expansion=max(1, times)), width, [0]).weights()
+    coder = autoencoder(
+        Recipe(expansion=max(1, times)),
+        {name: value[0] for name, value in weights.items()},
+        torch.zeros(width),
+        torch.ones(()),
+    )
+    return Member(site, "stand-in", coder)
+
+
 def _cost(loaded: Sequence[Autoencoder], options: FeaturesOptions, survey: Survey) -> list[Cost]:
     """Codes of every token at every site; training, at five products a step."""
+    if survey.rehearsal and options.train:
+        width = survey.layout.width
+        weights = width * options.recipe.features(width)
+        return [Cost(reading=10.0 * weights * options.sae_batch * _REHEARSED)]
+    if survey.rehearsal:
+        members = members_of(loaded, survey)
+        weights = sum(m.autoencoder.width * m.autoencoder.features for m in members)
+        return [Cost(watching=4.0 * weights * int(survey.lengths.sum()))]
     tokens = {site: int(survey.lengths_at(site).sum()) for site in survey.layout.taps}
     nulls = sum(name in options.nulls for name in NULLS)
     costs = []
@@ -234,7 +260,7 @@ class FeaturesProbe:
 
     def __post_init__(self) -> None:
         layout = self.survey.layout
-        if layout.depth and layout.vocabulary:
+        if layout.depth and layout.vocabulary and not self.survey.rehearsal:
             self.rule = SinkRule(self.survey)
         self.evaluation = self.evaluation_of(self.members, GAUSSIAN in self.options.nulls)
 
@@ -277,11 +303,15 @@ class FeaturesProbe:
 
     def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Encodes one site's activations (batch, time, d)."""
-        self.evaluation.observe(site, activations, feed)
+        if self.members:
+            self.evaluation.observe(site, activations, feed)
 
     def finish(self) -> Outcome:
         """Readings of the loaded autoencoders."""
         outcome = Outcome()
+        if self.survey.rehearsal:
+            self._rehearse()
+            return outcome
         if self.members:
             outcome = readings_of(self.evaluation.measured())
             outcome.findings += [describe(member) for member in self.members]
@@ -291,6 +321,15 @@ class FeaturesProbe:
                 self.rule.freeze()
             outcome.findings.append(self.rule.finding())
         return outcome
+
+    def _rehearse(self) -> None:
+        """Some steps of a training, to know how long one takes."""
+        if self.options.train:
+            recipe, width = self.options.recipe, self.survey.layout.width
+            stack = Stack(recipe, width, [0], self.survey.device)
+            some = torch.randn(1, recipe.batch, width, device=self.survey.device)
+            for _ in range(_REHEARSED):
+                stack.step(some)
 
 
 def describe(member: Member) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class FeaturesStudy:
     def __init__(self, options: FeaturesOptions) -> None:
         self.options = options
         self.probe: FeaturesProbe | None = None
-        self._random: tuple[str, Outcome] | None = None
+        self._random: dict[str, Outcome] = {}
 
     def run(self, subject: Subject) -> Outcome:
         """Measures one checkpoint."""
@@ -52,9 +53,11 @@ class FeaturesStudy:
         assert probe is not None
         outcome = Outcome()
         evaluation, members = probe.evaluation, probe.members
+        folder = subject.folder() if options.train else None
         if options.train:
-            folder = subject.folder()
-            members, trained = self._train(subject, subject.capture, range(options.seeds), folder)
+            members, trained = self._train(
+                subject, subject.capture, range(options.seeds), folder, subject.key
+            )
             outcome.findings += [describe(m) for m in members if not m.seed]
             outcome.findings += [_history(one, options) for one in trained]
             _save(members, folder, subject.capture.layout.family)
@@ -72,6 +75,9 @@ class FeaturesStudy:
         if options.loss_sequences:
             first = [member for member in members if not member.seed]
             outcome.add(recovered(subject, first, self._left_out(), options.loss_sequences))
+        if folder is not None:
+            for state in folder.glob("training-*.safetensors"):
+                state.unlink()  # it is done
         return outcome
 
     def _left_out(self) -> Sinks | None:
@@ -91,6 +97,7 @@ class FeaturesStudy:
         capture: Capture,
         seeds: Sequence[int],
         folder: Path | None,
+        key: str,
         what: str = "",
     ) -> tuple[list[Member], list[Trained]]:
         return train_members(
@@ -102,6 +109,7 @@ class FeaturesStudy:
             sites=self._sites(),
             sinks=self._left_out(),
             folder=folder,
+            key=key,
             what=what,
         )
 
@@ -114,6 +122,8 @@ class FeaturesStudy:
         found = []
         for site, moments in evaluation.moments.items():
             count = min(_MOST_ROWS, moments.count())
+            if count < 2:
+                continue  # all of its tokens are sinks
             rows = gaussian_rows(
                 moments.mean(), moments.second_moments()[0], count, subject.seed
             ).to(subject.capture.device)
@@ -134,35 +144,45 @@ class FeaturesStudy:
         return outcome
 
     def _random_model(self, subject: Subject, members: Sequence[Member]) -> Outcome:
-        """The same on a randomly initialised model, once for all checkpoints of one architecture.
+        """The same on a randomly initialised model; once for all checkpoints of one architecture.
 
-        Weights of loaded autoencoders are the same; trained ones are trained again.
+        It is the same for all of them where the same tokens are left out as sinks. Weights of
+        loaded autoencoders stay; trained ones are trained again.
         """
         probe = self.probe
         assert probe is not None
-        config = getattr(subject.capture.model, "config", None)
         corpus = probe.survey.inputs
+        rule = probe.rule
         same = (
-            f"{type(subject.capture.model)} {config} {self._sites()} "
-            f"{corpus.fingerprint if corpus is not None else ''}"
+            f"{_architecture(subject.capture)} {self._sites()} "
+            f"{corpus.fingerprint if corpus is not None else ''} "
+            f"{(rule.positions, rule.token_ids) if rule is not None else ''}"
         )
-        if self._random is not None and self._random[0] == same and config is not None:
-            return self._random[1]
+        if same in self._random:
+            return self._random[same]
         try:
             capture = randomised(subject.capture, subject.seed)
         except UsageError as error:
             return _warning("no_random_model", f"There is no null of random weights: {error}.")
         if self.options.train:
             folder = subject.folder()
-            beside = None if folder is None else folder.parent / "random-model"
+            digest = hashlib.sha256(same.encode()).hexdigest()[:12]
+            beside = None if folder is None else folder.parent / f"random-model-{digest}"
             if beside is not None:
                 beside.mkdir(exist_ok=True)
-            members, _ = self._train(subject, capture, [0], beside, "random model, ")
+            members, _ = self._train(subject, capture, [0], beside, same, "random model, ")
         first = [member for member in members if not member.seed]
         evaluation = probe.evaluation_of(first, False, of=RANDOM)
         _observe(subject, capture, evaluation)
-        self._random = same, readings_of(evaluation.measured())
-        return self._random[1]
+        self._random[same] = readings_of(evaluation.measured())
+        return self._random[same]
+
+
+def _architecture(capture: Capture) -> str:
+    """What a model of random weights depends on, whatever its checkpoint is called."""
+    shapes = {name: tuple(value.shape) for name, value in capture.model.state_dict().items()}
+    spread = getattr(getattr(capture.model, "config", None), "initializer_range", "")
+    return f"{capture.layout.family} {type(capture.model).__name__} {shapes} {spread}"
 
 
 def _observe(subject: Subject, capture: Capture, evaluation: Evaluation) -> None:
@@ -199,7 +219,7 @@ def _history(one: Trained, options: FeaturesOptions) -> dict[str, Any]:
 
 
 def _save(members: Sequence[Member], folder: Path | None, family: str) -> None:
-    """Keeps trained autoencoders in SAELens' layout; their training's states are no more needed."""
+    """Keeps trained autoencoders in SAELens' layout."""
     if folder is None:
         return
     from geoprobe.autoencoders.formats import write_saelens

@@ -148,6 +148,7 @@ def train_members(
     sites: Sequence[str],
     sinks: Sinks | None,
     folder: Path | None,
+    key: str,
     what: str = "",
 ) -> tuple[list[Member], list[Trained]]:
     """Trains one autoencoder a site and seed on a model's activations.
@@ -163,6 +164,7 @@ def train_members(
         sites: Where.
         sinks: The rule for tokens that are left out.
         folder: Where states are kept, so that a training can be resumed.
+        key: What the activations are of: a state of another is not taken up.
         what: What to call the training while it runs.
     """
     survey = subject.survey
@@ -198,7 +200,7 @@ def train_members(
             seeds=seeds,
             device=capture.device,
             state=state,
-            key=f"{subject.key} {recipe} {length} {some} {list(seeds)} {subject.seed}",
+            key=f"{key} {recipe} {length} {some} {list(seeds)} {subject.seed}",
             progress=lambda samples, most, loss, l0, dead, told=told: subject.progress.status(  # type: ignore[misc]
                 f"{told}: loss {loss:.3g}, L0 {l0:.3g}, {dead:.0%} dead", samples, most
             ),
