@@ -220,16 +220,22 @@ def test_the_last_checkpoint_knows_the_facts_and_the_first_does_not() -> None:
     assert sum(share >= 0.8 for share in after.values()) >= 8, after
 
 
-def last_token_features(step: int) -> np.ndarray:
-    """`final` at the last token of 600 texts (n, d), in batches of equal length: no padding."""
+@cache
+def texts_of_equal_length() -> list[torch.Tensor]:
+    """Token ids of 600 texts, in batches without padding."""
     by_length: dict[int, list[list[int]]] = {}
     for text in texts()[:600]:
         ids = tokenizer()(text, truncation=True, max_length=128)["input_ids"]
         by_length.setdefault(len(ids), []).append(ids)
+    return [torch.tensor(group) for group in by_length.values()]
+
+
+def last_token_features(step: int) -> np.ndarray:
+    """`final` at the last token of 600 texts (n, d)."""
     features = []
-    for group in by_length.values():
+    for group in texts_of_equal_length():
         with torch.no_grad():
-            hidden = model(step).model(input_ids=torch.tensor(group)).last_hidden_state
+            hidden = model(step).model(input_ids=group, use_cache=False).last_hidden_state
         features.append(hidden[:, -1].double().numpy())
     return np.concatenate(features)
 

