@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _AUX_WEIGHT = 1 / 32
 """Weight of what dead features make up for (Gao et al. 2024)."""
-_SLOW = 0.99
-"""Decay of the running mean of the cutoff of a `batchtopk` one."""
 
 _WEIGHTS = ("encoder", "decoder", "encoder_bias", "decoder_bias")
 
@@ -91,7 +89,7 @@ class Stack:
         h = torch.baddbmm(self.encoder_bias, inward, self.encoder)
         dead = self.silent >= recipe.dead_after if recipe.by_k else None
         held = h.clone() if dead is not None and bool(dead.any()) else None
-        codes = self._codes(h, training=True)
+        codes = self._codes(h)
         error = torch.baddbmm(self.decoder_bias, codes, self.decoder).sub_(x)
         active = codes > 0
         found = self._losses(codes, error, active)
@@ -126,17 +124,22 @@ class Stack:
         return found
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, seen: Tensor | None = None) -> Losses:
-        """The losses of samples (K, batch, d), as the trained autoencoders will be run.
+    def evaluate(self, x: Tensor, seen: Tensor | None = None, cuts: Tensor | None = None) -> Losses:
+        """The losses of samples (K, batch, d).
 
         Args:
             x: The samples.
             seen: Filled with True for features that are active (K, D).
+            cuts: For `batchtopk`, whose threshold is then what keeps k codes a sample of this batch
+                on average; it is added, times the number of samples, to this (K,). None runs it
+                by `cutoff`, as a trained one is run.
         """
         inward = x - self.decoder_bias if self.recipe.centred else x
-        codes = self._codes(
-            torch.baddbmm(self.encoder_bias, inward, self.encoder), training=self.steps == 0
-        )
+        h = torch.baddbmm(self.encoder_bias, inward, self.encoder)
+        if self.recipe.architecture == "batchtopk" and cuts is None:
+            codes = h.relu_().mul_(h > self.cutoff[:, None, None])
+        else:
+            codes = self._codes(h, cuts)
         active = codes > 0
         if seen is not None:
             seen |= active.any(1)
@@ -154,24 +157,18 @@ class Stack:
             )
         return Losses(loss, residual, active.sum((1, 2)) / codes.shape[1])
 
-    def _codes(self, h: Tensor, *, training: bool) -> Tensor:
+    def _codes(self, h: Tensor, cuts: Tensor | None = None) -> Tensor:
         """Codes of pre-activations (K, batch, D), in their place where that is possible."""
         if self.recipe.architecture == "standard":
             return h.relu_()
         if self.recipe.architecture == "topk":
             top = h.topk(self.recipe.k, dim=2, sorted=False)
             return torch.zeros_like(h).scatter_(2, top.indices, top.values.relu_())
-        if training:
-            each = min(self.recipe.k * h.shape[1], h[0].numel())
-            cut = h.relu_().flatten(1).topk(each, dim=1, sorted=False).values.amin(1)
-            kept = h >= cut[:, None, None]
-            if self.steps == 0:
-                self.cutoff.copy_(cut)
-            else:
-                self.cutoff.lerp_(cut, 1.0 - _SLOW)
-        else:
-            kept = h.relu_() > self.cutoff[:, None, None]
-        return h.mul_(kept)
+        each = min(self.recipe.k * h.shape[1], h[0].numel())
+        cut = h.relu_().flatten(1).topk(each, dim=1, sorted=False).values.amin(1)
+        if cuts is not None:
+            cuts += cut * h.shape[1]
+        return h.mul_(h >= cut[:, None, None])
 
     def _revive(
         self, h: Tensor, dead: Tensor, error: Tensor, weight: float, decoder: Tensor

@@ -300,12 +300,13 @@ class Training:
         first = torch.zeros(len(self.mean), stack.width, dtype=torch.float64)
         second = torch.zeros(len(self.mean), dtype=torch.float64)
         seen = torch.zeros(members, stack.features, dtype=torch.bool, device=self.device)
+        cuts = torch.zeros(members, device=self.device)
         count = 0
         for rows in self.source.held_out():
             for start in range(0, len(rows[0]), _EVALUATED):
                 index = torch.arange(start, min(start + _EVALUATED, len(rows[0])))
                 x = self._samples(rows, index.to(rows[0].device).expand(members, -1))
-                part = stack.evaluate(x, seen)
+                part = stack.evaluate(x, seen, cuts)
                 for total, value in zip((loss, residual, l0), part, strict=True):
                     total += value.double().cpu() * len(index)
                 own = x[:: members // len(self.mean)].double().cpu()  # of each site's first seed
@@ -314,6 +315,7 @@ class Training:
                 count += len(index)
         if not count:
             raise CheckpointError("there is no text left to hold out; give more --sequences.")
+        stack.cutoff.copy_(cuts / count)
         spread = (second - first.square().sum(1) / count).clamp_min(1e-30)
         explained = 1 - residual / spread[self.site_of]
         means = [total / max(1, at.summed) for total in at.sums]

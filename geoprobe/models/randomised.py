@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_NEVER = 0x5EED_0000
+"""Added to seeds: a network that was initialised with the seed 0 is no null of itself."""
+
+
 def randomised(capture: Capture, seed: int) -> Capture:
     """A model of the same architecture, initialised as its own code does.
 
@@ -34,7 +38,7 @@ def randomised(capture: Capture, seed: int) -> Capture:
     if 2 * size > free_memory(capture.device):
         raise UsageError(f"there is no room for another model of {size / 2**30:.1f} GiB")
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(_NEVER + seed)
         if hasattr(model, "config") and hasattr(type(model), "_from_config"):
             made: Any = _of_config(model, capture.dtype)
             layout = find_layout(made)
