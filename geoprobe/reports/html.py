@@ -12,10 +12,12 @@ from geoprobe.errors import UsageError
 from geoprobe.reports import embed, theme, words
 from geoprobe.reports.charts import sections
 from geoprobe.reports.collapse_frames import collapse_frames
+from geoprobe.reports.features_frames import features_frames
 from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
 from geoprobe.reports.sinks import sink_frames
 from geoprobe.reports.spectra import gather
 from geoprobe.reports.subject import Subject
+from geoprobe.reports.superposition import superposition_frames
 from geoprobe.reports.tables import Page, page
 
 if TYPE_CHECKING:
@@ -145,6 +147,7 @@ def _parts(subject: Subject) -> tuple[list[Section], Tables]:
         "phases": _phase_table(subject),
     }
     frames = sink_frames(subject) | collapse_frames(subject)
+    frames |= features_frames(subject) | superposition_frames(subject)
     shown = sections(subject, spectra, frames)
     used = {
         source.table for part in shown for chart in part.charts for source in chart.sources.values()

@@ -11,8 +11,10 @@ import polars as pl
 
 from geoprobe.measures.registry import Card
 from geoprobe.reports import words
-from geoprobe.reports.collapse import collapse_figures, summary
+from geoprobe.reports.collapse import collapse_figures
+from geoprobe.reports.features import features_figures
 from geoprobe.reports.subject import Subject
+from geoprobe.reports.superposition import summary, superposition_figures
 
 MOST_FURTHER = 200
 """Rows of other readings shown without scripts."""
@@ -125,7 +127,8 @@ def _figures(subject: Subject, name: str) -> list[dict[str, str]]:
                 "null": "",
             }
         )
-    return found + collapse_figures(subject, name)
+    found += [*collapse_figures(subject, name), *features_figures(subject, name)]
+    return found + superposition_figures(subject, name)
 
 
 def _phases(subject: Subject) -> list[dict[str, str]]:

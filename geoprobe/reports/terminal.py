@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from geoprobe.reports import parts, words
-from geoprobe.reports.collapse import collapse_tables, summary
+from geoprobe.reports.collapse import collapse_tables
+from geoprobe.reports.features import features_tables
 from geoprobe.reports.sinks import sink_tables
 from geoprobe.reports.subject import Subject, thinned
+from geoprobe.reports.superposition import summary, superposition_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +48,9 @@ def render(run: Run, console: Console) -> None:
     out = _Printer(console)
     out.heading(name)
     out.paragraph(summary(subject, name))
-    for table in (*sink_tables(run), *collapse_tables(run, MOST_SITES)):
+    found = [*sink_tables(run), *collapse_tables(run, MOST_SITES)]
+    found += [*features_tables(run, MOST_SITES), *superposition_tables(run, MOST_SITES)]
+    for table in found:
         if table.rows:
             out.table(table if out.fits(table) else _without_errors(table))
         if table.note:

@@ -20,6 +20,9 @@ BARS = f"bars: ± {STDERRS} standard errors (jackknife over 8 groups of sequence
 _SHARES = ("top1_share", "isoscore", "matrix_entropy", "ablation_accuracy")
 """Measures without a unit that are no less than 0."""
 
+PLAIN = "format(datum.value, '.6~g')"
+"""Labels of an axis as they are: Vega rounds that of a lone value."""
+
 _NAME_LETTERS = 13
 """Letters of a checkpoint's name on an axis; its tooltip has all."""
 
