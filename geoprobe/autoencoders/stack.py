@@ -124,12 +124,12 @@ class Stack:
         return found
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, seen: Tensor | None = None, cuts: Tensor | None = None) -> Losses:
+    def evaluate(self, x: Tensor, mass: Tensor | None = None, cuts: Tensor | None = None) -> Losses:
         """The losses of samples (K, batch, d).
 
         Args:
             x: The samples.
-            seen: Filled with True for features that are active (K, D).
+            mass: The sum of each feature's codes is added to this (K, D).
             cuts: For `batchtopk`, whose threshold is then what keeps k codes a sample of this batch
                 on average; it is added, times the number of samples, to this (K,). None runs it
                 by `cutoff`, as a trained one is run.
@@ -141,8 +141,8 @@ class Stack:
         else:
             codes = self._codes(h, cuts)
         active = codes > 0
-        if seen is not None:
-            seen |= active.any(1)
+        if mass is not None:
+            mass += codes.sum(1)
         error = torch.baddbmm(self.decoder_bias, codes, self.decoder).sub_(x)
         return self._losses(codes, error, active)
 

@@ -16,6 +16,7 @@ import torch
 from geoprobe.autoencoders.autoencoder import Autoencoder
 from geoprobe.autoencoders.stack import Losses, Stack, autoencoder
 from geoprobe.errors import CheckpointError
+from geoprobe.measures.features import effective_features
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +91,7 @@ class Point:
         explained: Explained variance of held-out samples (K,).
         l0: Active features of a held-out sample (K,).
         dead: Share of features that are active on no held-out sample (K,).
+        effective: Effective features of the held-out samples (K,); 0 where none is active.
     """
 
     samples: int
@@ -98,6 +100,7 @@ class Point:
     explained: list[float]
     l0: list[float]
     dead: list[float]
+    effective: list[float]
 
 
 @dataclass
@@ -126,8 +129,7 @@ class Trained:
         autoencoder: The best weights, of activations as they are.
         site: Number of its site in the source.
         seed: Its seed.
-        history: Evaluations, of this member alone: `samples`, `loss`, `held_out`, `explained`,
-            `l0`, `dead`.
+        history: Evaluations, of this member alone, as `Point` has them.
         best_at: Samples after which the best weights were had.
         stopped: Samples it was trained on.
     """
@@ -299,14 +301,14 @@ class Training:
         loss, residual, l0 = (torch.zeros(members, dtype=torch.float64) for _ in range(3))
         first = torch.zeros(len(self.mean), stack.width, dtype=torch.float64)
         second = torch.zeros(len(self.mean), dtype=torch.float64)
-        seen = torch.zeros(members, stack.features, dtype=torch.bool, device=self.device)
+        mass = torch.zeros(members, stack.features, device=self.device)
         cuts = torch.zeros(members, device=self.device)
         count = 0
         for rows in self.source.held_out():
             for start in range(0, len(rows[0]), _EVALUATED):
                 index = torch.arange(start, min(start + _EVALUATED, len(rows[0])))
                 x = self._samples(rows, index.to(rows[0].device).expand(members, -1))
-                part = stack.evaluate(x, seen, cuts)
+                part = stack.evaluate(x, mass, cuts)
                 for total, value in zip((loss, residual, l0), part, strict=True):
                     total += value.double().cpu() * len(index)
                 own = x[:: members // len(self.mean)].double().cpu()  # of each site's first seed
@@ -327,7 +329,8 @@ class Training:
                 held,
                 explained.tolist(),
                 (l0 / count).tolist(),
-                (~seen).float().mean(1).double().cpu().tolist(),
+                (mass == 0).float().mean(1).double().cpu().tolist(),
+                [effective_features(m) if m.any() else 0.0 for m in mass.double().cpu().numpy()],
             )
         )
         at.sums, at.summed, at.evaluated = [0.0] * members, 0, at.samples
@@ -357,6 +360,7 @@ class Training:
                 "explained": point.explained[member],
                 "l0": point.l0[member],
                 "dead": point.dead[member],
+                "effective": point.effective[member],
             }
             for point in self._at.history
         ]

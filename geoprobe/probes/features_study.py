@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from geoprobe.probes.features_evaluation import Sinks
     from geoprobe.runs.reading import Reading
 
+_SETTLED = 0.03
+"""Change of effective features between two evaluations below which a training is at its end."""
 _MOST_ROWS = 2**16
 """Rows drawn for the Gaussian null at most."""
 
@@ -60,6 +62,7 @@ class FeaturesStudy:
             )
             outcome.findings += [describe(m) for m in members if not m.seed]
             outcome.findings += [_history(one, options) for one in trained]
+            outcome.findings += _unsettled(trained)
             _save(members, folder, subject.capture.layout.family)
             evaluation = probe.evaluation_of(members, GAUSSIAN in options.nulls)
             _observe(subject, subject.capture, evaluation)
@@ -216,6 +219,24 @@ def _history(one: Trained, options: FeaturesOptions) -> dict[str, Any]:
         "stopped_early": stopped,
         "history": one.history,
     }
+
+
+def _unsettled(trained: Sequence[Trained]) -> list[dict[str, Any]]:
+    """A warning where effective features still changed when the samples were used up."""
+    changing = []
+    for one in trained:
+        last = [point["effective"] for point in one.history[-2:]]
+        if one.seed == 0 and (len(last) < 2 or abs(last[1] - last[0]) > _SETTLED * last[1]):
+            changing.append(str(one.autoencoder.site))
+    if not changing:
+        return []
+    shown = ", ".join(changing[:3]) + (f" and {len(changing) - 3} more" if changing[3:] else "")
+    message = (
+        f"The training at {shown} ended at {trained[0].stopped:,} samples while effective features "
+        f"still changed by more than {_SETTLED:.0%} from one evaluation to the next; give a larger "
+        "--train-samples."
+    )
+    return [{"kind": "warning", "code": "training_unsettled", "message": message}]
 
 
 def _save(members: Sequence[Member], folder: Path | None, family: str) -> None:

@@ -30,6 +30,7 @@ TRAINING = {
     "held_out": "Loss on held-out text",
     "l0": "Active features a token",
     "dead": "Dead features (share)",
+    "effective": "Effective features, F (held-out)",
 }
 """Columns of a training's history, with their titles."""
 

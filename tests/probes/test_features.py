@@ -412,3 +412,24 @@ def test_a_live_model_is_trained_on_as_well() -> None:
         loss_sequences=0,
     )
     assert set(run.readings["activations"].unique()) == {"given", "random_model", "gaussian"}
+
+
+def test_a_training_that_was_cut_off_while_f_changed_is_said(
+    tiny_series: Path, tmp_path: Path
+) -> None:
+    def warned(samples: int) -> list[str]:
+        run = trained(
+            tmp_path / str(samples),
+            tiny_series,
+            select={"last": 1},
+            train_samples=samples,
+            seeds=1,
+            loss_sequences=0,
+            patience=0,
+        )
+        return [f["message"] for f in run.findings if f.get("code") == "training_unsettled"]
+
+    (said,) = warned(600)
+    assert "block.1, final" in said
+    assert "--train-samples" in said
+    assert warned(60_000) == []
