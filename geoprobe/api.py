@@ -104,6 +104,8 @@ def _run_of(job: Job, corpus: Inputs, device: Any, series: dict[str, Any]) -> Ru
 
     recorded = {f.name: getattr(job.options, f.name) for f in fields(job.options)}
     recorded |= job.plan_options
+    for plan in job.plans:
+        recorded |= plan.recorded
     recorded.pop("device")  # recorded with the environment
     recorded.pop("evict")
     recorded["text"] = [

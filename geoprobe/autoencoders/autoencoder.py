@@ -6,6 +6,7 @@ package in what it does to activations first.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,6 +129,20 @@ class Autoencoder:
             if isinstance(value := getattr(self, field.name), torch.Tensor)
         }
         return replace(self, **moved)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights and of the rule."""
+        digest = hashlib.sha256()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            digest.update(f"{field.name} ".encode())
+            if isinstance(value, torch.Tensor):
+                exact = value.detach().cpu().float().contiguous()
+                digest.update(f"{tuple(exact.shape)} ".encode())
+                digest.update(exact.numpy().tobytes())
+            else:
+                digest.update(f"{value!r} ".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     def norms(self) -> Tensor:
         """Norm of each feature's direction (D,)."""

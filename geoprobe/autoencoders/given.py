@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from geoprobe.autoencoders.autoencoder import Autoencoder
 from geoprobe.autoencoders.formats import find_autoencoders, read_autoencoder
 from geoprobe.errors import UsageError
+
+
+def recorded(coders: Sequence[Autoencoder]) -> dict[str, Any]:
+    """What a run records of them: a run is resumed with the same weights alone."""
+    return {
+        "sae": [
+            {"name": coder.name, "site": coder.site, "fingerprint": coder.fingerprint()}
+            for coder in coders
+        ]
+    }
 
 
 def read_given(paths: Sequence[str]) -> list[Autoencoder]:
@@ -21,6 +32,8 @@ def read_given(paths: Sequence[str]) -> list[Autoencoder]:
     Raises:
         UsageError: One cannot be read.
     """
+    if isinstance(paths, str):
+        paths = (paths,)
     found: list[Autoencoder] = []
     seen: dict[tuple[str | None, str], int] = {}
     for given in paths:

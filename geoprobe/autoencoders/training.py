@@ -6,6 +6,7 @@ seed, epoch and chunk, so a training that was stopped goes on as if it had not b
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ _EVALUATED = 1024
 """Held-out samples evaluated at a time."""
 _BETTER = 1e-3
 """Share by which the loss on held-out samples must fall to count as progress."""
+_NOTHING = (
+    "there is nothing to train an autoencoder on: every token of this text is an attention sink; "
+    "give longer sequences, or --train-sinks."
+)
 
 
 class Source(Protocol):
@@ -115,6 +120,7 @@ class _State:
     best: list[float] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
     best_at: list[int] = field(default_factory=list)
     history: list[Point] = field(default_factory=list)
     sums: list[float] = field(default_factory=list)
@@ -149,7 +155,7 @@ class Training:
         source: Where activations come from.
         recipe: What is minimised.
         length: How long.
-        sites: Number of sites of the source.
+        sites: Names of the source's sites; what is drawn for one does not depend on the others.
         width: Their width d.
         seeds: Seeds of each site's autoencoders.
         device: Where they are trained.
@@ -166,7 +172,7 @@ class Training:
         recipe: Recipe,
         length: Length,
         *,
-        sites: int,
+        sites: Sequence[str],
         width: int,
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
@@ -176,12 +182,13 @@ class Training:
         save_every: int = 100_000,
     ) -> None:
         self.source, self.recipe, self.length = source, recipe, length
-        self.site_of = [site for site in range(sites) for _ in seeds]
-        self.seeds = [seed for _ in range(sites) for seed in seeds]
+        self.sites = tuple(sites)
+        self.site_of = [site for site in range(len(sites)) for _ in seeds]
+        self.seeds = [seed for _ in sites for seed in seeds]
         self.stack = Stack(recipe, width, self.seeds, device)
         self.device = device
-        self.mean = torch.zeros(sites, 1, width, device=device)
-        self.scale = torch.ones(sites, 1, 1, device=device)
+        self.mean = torch.zeros(len(sites), 1, width, device=device)
+        self.scale = torch.ones(len(sites), 1, 1, device=device)
         self._best = {name: value.clone() for name, value in self.stack.weights().items()}
         self._file, self._key, self._save_every = state, key, save_every
         self._tell = progress
@@ -190,6 +197,7 @@ class Training:
             best=[float("inf")] * members,
             progress=[float("inf")] * members,
             stale=[0] * members,
+            stopped=[0] * members,
             best_at=[0] * members,
             sums=[0.0] * members,
         )
@@ -200,42 +208,42 @@ class Training:
         """Trains until nothing gets better, or so many samples were seen.
 
         Raises:
-            CheckpointError: Losses are NaN or infinite.
+            CheckpointError: Losses are NaN or infinite, or there are no samples.
         """
         at, length = self._at, self.length
         if not self._resumed:
             self._standardise()
-        while at.samples < length.samples and not self._done():
-            seen = False
+        while self._goes_on():
             for chunk in self.source.chunks(at.epoch, at.chunk):
-                seen = True
                 self._train_on(chunk)
                 at.chunk += 1
                 if at.samples - at.evaluated >= length.every:
                     self._evaluate()
                 self._keep()
-                if at.samples >= length.samples or self._done():
+                if not self._goes_on():
                     break
             else:
-                if not seen and at.chunk == 0:
-                    break  # nothing to train on
+                if not at.samples:
+                    raise CheckpointError(_NOTHING)
                 at.epoch, at.chunk = at.epoch + 1, 0
         if at.evaluated < at.samples or not at.history:
             self._evaluate()
         self._keep(last=True)
         return [self._trained(member) for member in range(len(self.seeds))]
 
-    def _done(self) -> bool:
-        patience = self.length.patience
-        return patience > 0 and min(self._at.stale) >= patience
+    def _goes_on(self) -> bool:
+        """Whether there are samples left for a step, and a member that still gets better."""
+        at = self._at
+        left = self.length.samples - at.samples
+        return (left >= self.recipe.batch or not at.samples) and not all(at.stopped)
 
     def _standardise(self) -> None:
         """Mean and scale of the first chunk, by which all of them are standardised."""
         if not self.recipe.standardise:
             return
-        first = next(iter(self.source.chunks(0)), None)
+        first = next((rows for rows in self.source.chunks(0) if len(rows[0]) > 1), None)
         if first is None:
-            return
+            raise CheckpointError(_NOTHING)
         for site, rows in enumerate(first):
             exact = rows.double()
             mean = exact.mean(0)
@@ -258,14 +266,17 @@ class Training:
         at, batch = self._at, self.recipe.batch
         count = len(rows[0])
         orders = []
+        if not count:
+            return
         for site, seed in zip(self.site_of, self.seeds, strict=True):
-            draw = torch.Generator().manual_seed(_mixed(seed, site, at.epoch, at.chunk))
+            mixed = _mixed(seed, self.sites[site], at.epoch, at.chunk)
+            draw = torch.Generator().manual_seed(mixed)
             orders.append(torch.randperm(count, generator=draw))
         order = torch.stack(orders).to(rows[0].device)
         batch = min(batch, count)
         totals: list[Losses] = []
         for start in range(0, count - batch + 1, batch):
-            if at.samples >= self.length.samples:
+            if at.samples and at.samples + batch > self.length.samples:
                 break
             totals.append(self.stack.step(self._samples(rows, order[:, start : start + batch])))
             at.samples += batch
@@ -335,6 +346,8 @@ class Training:
         )
         at.sums, at.summed, at.evaluated = [0.0] * members, 0, at.samples
         for member, value in enumerate(held):
+            if at.stopped[member]:
+                continue  # it waits for the others
             if value < at.best[member]:
                 at.best[member], at.best_at[member] = value, at.samples
                 for name, weight in stack.weights().items():
@@ -343,9 +356,11 @@ class Training:
                 at.progress[member], at.stale[member] = value, 0
             else:
                 at.stale[member] += 1
+                if at.stale[member] == self.length.patience:
+                    at.stopped[member] = at.samples
 
     def _trained(self, member: int) -> Trained:
-        site = self.site_of[member]
+        site, stopped = self.site_of[member], self._at.stopped[member] or self._at.samples
         found = autoencoder(
             self.recipe,
             {name: value[member].clone() for name, value in self._best.items()},
@@ -363,9 +378,10 @@ class Training:
                 "effective": point.effective[member],
             }
             for point in self._at.history
+            if point.samples <= stopped
         ]
-        at = self._at
-        return Trained(found, site, self.seeds[member], history, at.best_at[member], at.samples)
+        best_at = self._at.best_at[member]
+        return Trained(found, site, self.seeds[member], history, best_at, stopped)
 
     def _keep(self, *, last: bool = False) -> None:
         """Writes the state beside its place and renames it, so that it is whole or absent."""
@@ -414,11 +430,10 @@ class Training:
         return True
 
 
-def _mixed(*numbers: int) -> int:
-    """One seed of several numbers."""
-    import numpy as np
-
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+def _mixed(*parts: int | str) -> int:
+    """One seed of several numbers and names."""
+    digest = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 def train_rows(
@@ -450,5 +465,5 @@ def train_rows(
     source = Rows([rows[order[test:]]], [rows[order[:test]]])
     length = Length(samples, patience, min(50_000, len(rows) - test))
     return Training(
-        source, recipe, length, sites=1, width=rows.shape[1], seeds=seeds, device=rows.device
+        source, recipe, length, sites=["rows"], width=rows.shape[1], seeds=seeds, device=rows.device
     ).run()

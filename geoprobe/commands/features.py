@@ -67,9 +67,14 @@ def features(
         ),
     ] = 4,
     l1: Annotated[
-        float,
-        typer.Option("--l1", help="Weight of the sparsity penalty.", rich_help_panel=_TRAIN),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            "--l1",
+            help="Weight of a standard one's sparsity penalty. Default: 0.1.",
+            rich_help_panel=_TRAIN,
+            show_default=False,
+        ),
+    ] = None,
     reduction: Annotated[
         str,
         typer.Option(
@@ -89,11 +94,14 @@ def features(
         ),
     ] = False,
     k: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--k", help="Active features a token of topk and batchtopk.", rich_help_panel=_TRAIN
+            "--k",
+            help="Active features a token of topk and batchtopk. Default: 32.",
+            rich_help_panel=_TRAIN,
+            show_default=False,
         ),
-    ] = 32,
+    ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", help="Autoencoders a site.", rich_help_panel=_TRAIN)
     ] = 2,

@@ -283,6 +283,7 @@ class Plan:
         cost: What it will need, site by site.
         data: What data that is given is to it: items to be fed as they are, items with labels, or
             texts in sets.
+        recorded: What a run records in the place of options: of files what is in them.
     """
 
     probe: Callable[[Survey], Probe] | None = None
@@ -291,3 +292,4 @@ class Plan:
     check: Callable[[Layout], None] = _fine
     cost: Callable[[Survey], list[Cost]] = _free
     data: Literal["items", "labelled", "texts"] = "items"
+    recorded: Mapping[str, Any] = field(default_factory=dict)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from geoprobe.probes.base import Feed
 
 NULLS = (RANDOM, GAUSSIAN)
+_OF_TRAINING = (
+    *("architecture", "expansion", "l1", "reduction", "k", "lr", "sae_batch", "train_samples"),
+    *("patience", "seeds", "raw", "train_sinks"),
+)
 _REHEARSED = 10
 """Steps of a rehearsal's training."""
 
@@ -43,9 +47,9 @@ class FeaturesOptions:
         train: Train autoencoders on the activations of every site that is measured.
         architecture: `standard`, `topk` or `batchtopk`.
         expansion: Features per dimension of the site.
-        l1: Weight of the sparsity penalty of a standard one.
+        l1: Weight of the sparsity penalty of a standard one; None is 0.1.
         reduction: What the terms of the loss are over their entries, `sum` or `mean`.
-        k: Active features a sample of the others.
+        k: Active features a sample of the others; None is 32.
         lr: Learning rate; None is the architecture's own.
         sae_batch: Samples a step.
         train_samples: Samples at most; they may be seen several times.
@@ -61,9 +65,9 @@ class FeaturesOptions:
     train: bool = False
     architecture: Literal["standard", "topk", "batchtopk"] = "standard"
     expansion: int = 4
-    l1: float = 0.1
+    l1: float | None = None
     reduction: Literal["sum", "mean"] = "sum"
-    k: int = 32
+    k: int | None = None
     lr: float | None = None
     sae_batch: int = 128
     train_samples: int = 300_000
@@ -91,6 +95,23 @@ class FeaturesOptions:
         for name in self.nulls:
             if name not in (*NULLS, "none"):
                 raise UsageError(f"--nulls {name}: not one of {', '.join(NULLS)}, none.")
+        if "none" in self.nulls and len(self.nulls) > 1:
+            raise UsageError(f"--nulls {','.join(self.nulls)}: none stands alone.")
+        if self.sae:
+            for name in _OF_TRAINING:
+                if getattr(self, name) != getattr(type(self), name):
+                    option = f"--{name.replace('_', '-')}"
+                    raise UsageError(f"{option} is for --train, and --sae was given; leave it out.")
+        if self.architecture == "standard" and self.k is not None:
+            raise UsageError(
+                f"--k {self.k} is for topk and batchtopk; give --architecture, or --l1 for how "
+                "sparse a standard one is."
+            )
+        if self.architecture != "standard" and self.l1 is not None:
+            raise UsageError(
+                f"--l1 {self.l1:g} is for --architecture standard; give --k for how sparse a "
+                f"{self.architecture} one is."
+            )
         _ = self.recipe  # a wrong one is said before anything is loaded
 
     @property
@@ -99,9 +120,9 @@ class FeaturesOptions:
         return Recipe(
             architecture=self.architecture,
             expansion=self.expansion,
-            l1=self.l1,
+            l1=0.1 if self.l1 is None else self.l1,
             reduction=self.reduction,
-            k=self.k,
+            k=32 if self.k is None else self.k,
             lr=self.lr,
             batch=self.sae_batch,
             standardise=not self.raw,
@@ -118,7 +139,7 @@ Options = FeaturesOptions
 
 def plan(options: FeaturesOptions) -> Plan:
     """The probe, and the study behind it."""
-    from geoprobe.autoencoders.given import read_given
+    from geoprobe.autoencoders.given import read_given, recorded
     from geoprobe.probes.features_study import FeaturesStudy
 
     loaded = read_given(options.sae)
@@ -133,6 +154,7 @@ def plan(options: FeaturesOptions) -> Plan:
         study=study,
         check=lambda layout: check(loaded, options, layout),
         cost=lambda survey: _cost(loaded, options, survey),
+        recorded=recorded(loaded),
     )
 
 
@@ -362,11 +384,16 @@ def doubts(outcome: Outcome, members: Sequence[Member], sinks: str) -> list[dict
             continue
         coder = coders[reading.site, str(reading.keys["sae"])]
         said = ""
+        why = (
+            "it was trained on other activations"
+            if coder.source != "geoprobe" or "seed" not in reading.keys
+            else "its training was too short, or the text too small"
+        )
         if reading.measure == "explained_variance" and reading.value < 0:
             said = (
                 f"{coder.name} reconstructs {reading.site} worse than its mean does (explained "
-                f"variance {reading.value:.3g}): it was trained on other activations, and its "
-                "effective features mean nothing here."
+                f"variance {reading.value:.3g}): {why}, and its effective features mean nothing "
+                "here."
             )
         elif (
             reading.measure == "l0"

@@ -78,6 +78,7 @@ class Evaluation:
         seed: Seed of the order of sequences for the curve by sample size.
         sinks: The rule for sinks, if there is one.
         of: Whose activations these are.
+        only: Items that are looked at, which the autoencoders were not trained on; None is all.
         spread: Also keep each site's covariance, without sinks, for the Gaussian null.
         device: Where sums live.
     """
@@ -88,12 +89,14 @@ class Evaluation:
     sinks: Sinks | None = None
     of: str = GIVEN
     spread: bool = False
+    only: NDArray[np.int64] | None = None
     device: torch.device | str = "cpu"
     moments: dict[str, GroupedMoments] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._at: dict[str, list[tuple[Member, GroupedCodes]]] = {}
-        levels = levels_of(self.items, self.seed) if self.of == GIVEN else None
+        curve = self.of == GIVEN and self.only is None
+        levels = levels_of(self.items, self.seed) if curve else None
         self._levels = levels
         for member in self.members:
             coder = member.autoencoder
@@ -115,9 +118,16 @@ class Evaluation:
     def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Adds one site's activations (batch, time, d)."""
         rows, items, sink = rows_of(activations, feed, self.sinks)
+        if self.only is not None:
+            kept = np.isin(items, self.only)
+            rows, items, sink = (
+                rows[torch.from_numpy(kept).to(rows.device)],
+                items[kept],
+                sink[kept],
+            )
         if self.spread:
-            kept = rows if not sink.any() else rows[torch.from_numpy(~sink).to(rows.device)]
-            self.moments[site].update(kept, 0)
+            usual = rows if not sink.any() else rows[torch.from_numpy(~sink).to(rows.device)]
+            self.moments[site].update(usual, 0)
         self.add(site, rows, items, sink)
 
     def add(
@@ -129,7 +139,7 @@ class Evaluation:
     ) -> None:
         """Adds rows (m, d) of a site, each one's item (m,), and whether it is a sink's (m,)."""
         cells = 2 * (items % GROUPS) + sink
-        levels = None if self._levels is None else self._levels[items]
+        levels = None if self._levels is None else np.where(sink, -1, self._levels[items])
         for member, sums in self._at[site]:
             step = max(64, _CODES // member.autoencoder.features)
             for start in range(0, len(rows), step):
@@ -165,6 +175,7 @@ class Evaluation:
                         sums,
                         member.autoencoder.norms().double().cpu().numpy(),
                         self.of,
+                        self.only is not None,
                         ("in",) if self.sinks is None else ("in", "out"),
                     )
                 )

@@ -30,7 +30,10 @@ ABLATIONS = ("zero", "mean")
 
 
 def recovered(
-    subject: Subject, members: Sequence[Member], sinks: Sinks | None, sequences: int
+    subject: Subject,
+    members: Sequence[Member],
+    sinks: Sinks | None,
+    sequences: NDArray[np.int64],
 ) -> Outcome:
     """Loss recovered by each autoencoder, against zero and mean ablation of its site.
 
@@ -38,14 +41,14 @@ def recovered(
         subject: What is driven.
         members: The autoencoders.
         sinks: The rule for tokens that they are not for, which are left as they are.
-        sequences: Number of sequences, the first of the corpus.
+        sequences: Which sequences of the corpus (n,).
     """
     layout, survey = subject.capture.layout, subject.survey
     assert survey.inputs is not None
     why = ""
     if layout.head is None or layout.bidirectional or not layout.vocabulary:
         why = layout.missing.get("logits", "it predicts no next tokens")
-    part = Part(survey.inputs, np.arange(min(sequences, len(survey.inputs))))
+    part = Part(survey.inputs, sequences)
     if not why and int(part.lengths.max()) < 2:
         why = "no sequence has two tokens"
     if not why:

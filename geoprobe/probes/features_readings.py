@@ -40,6 +40,7 @@ class Measured:
         sums: Its sums.
         norms: Norms of its features' directions (D,).
         of: Whose activations were encoded.
+        held_out: Whether it is text that it was not trained on, of which less is read off.
         sinks: Whether sinks are counted (`in`), not (`out`), or both.
     """
 
@@ -49,6 +50,7 @@ class Measured:
     sums: GroupedCodes
     norms: NDArray[np.float64]
     of: str = GIVEN
+    held_out: bool = False
     sinks: tuple[str, ...] = ("in",)
 
     def keys(self, sinks: str, seed: int | str | None = None) -> dict[str, Key]:
@@ -64,6 +66,12 @@ Evaluate = Callable[["CodeSums"], float]
 def _measures(one: Measured) -> dict[tuple[str, str], Evaluate]:
     """What is read off the sums, by name and convention."""
     width = one.sums.width
+    if one.held_out:
+        return {
+            ("explained_variance_held_out", "exact"): lambda s: rules.explained_variance_held_out(
+                s.residual, s.total
+            )
+        }
     return {
         ("effective_features", "codes"): lambda s: rules.effective_features(s.mass),
         ("effective_features", "decoder_norm"): lambda s: rules.effective_features(
@@ -84,10 +92,10 @@ def readings_of(measured: Sequence[Measured]) -> Outcome:
         measured: Autoencoders of any sites; those of one site and name differ in their seed.
     """
     outcome = Outcome()
-    together: dict[tuple[str, str, str], list[Measured]] = {}
+    together: dict[tuple[str, str, str, bool], list[Measured]] = {}
     for one in measured:
-        together.setdefault((one.site, one.name, one.of), []).append(one)
-        if one.of == GIVEN and one.sums.levels and one.seed in (None, 0):
+        together.setdefault((one.site, one.name, one.of, one.held_out), []).append(one)
+        if one.of == GIVEN and one.sums.levels and not one.held_out and one.seed in (None, 0):
             outcome.arrays[f"features/curve/{one.site}/{one.name}"] = _curve(one)
     for several in together.values():
         for sinks in several[0].sinks:
@@ -118,7 +126,7 @@ def _each(one: Measured, sinks: str) -> dict[tuple[str, str], Reading]:
         found[measure, convention] = reading(
             measure, one.site, keys, evaluate, full, parts, why, convention
         )
-    if one.of == GIVEN and len(groups) > 1:
+    if one.of == GIVEN and len(groups) > 1 and not one.held_out:
         halves = [
             one.sums.sums(sinks=counted, without=[g for g in groups if g % 2 != side])
             for side in (0, 1)
@@ -164,6 +172,8 @@ def reading(
         convention: Its convention.
     """
     try:
+        if not full.rows:
+            raise Undefined("there are no samples")
         value = evaluate(full)
     except Undefined as undefined:
         return Reading(

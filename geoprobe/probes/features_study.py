@@ -17,7 +17,7 @@ from geoprobe.probes.features import describe, doubts, gaussian_rows
 from geoprobe.probes.features_evaluation import Evaluation, Member
 from geoprobe.probes.features_loss import recovered
 from geoprobe.probes.features_readings import GAUSSIAN, NAME, RANDOM, readings_of
-from geoprobe.probes.features_training import train_members, train_on_rows
+from geoprobe.probes.features_training import split, train_members, train_on_rows
 
 if TYPE_CHECKING:
     from geoprobe.autoencoders.training import Trained
@@ -56,6 +56,7 @@ class FeaturesStudy:
         outcome = Outcome()
         evaluation, members = probe.evaluation, probe.members
         folder = subject.folder() if options.train else None
+        some = np.arange(len(probe.survey.lengths))
         if options.train:
             members, trained = self._train(
                 subject, subject.capture, range(options.seeds), folder, subject.key
@@ -65,8 +66,10 @@ class FeaturesStudy:
             outcome.findings += _unsettled(trained)
             _save(members, folder, subject.capture.layout.family)
             evaluation = probe.evaluation_of(members, GAUSSIAN in options.nulls)
-            _observe(subject, subject.capture, evaluation)
-            found = readings_of(evaluation.measured())
+            _, some = split(len(probe.survey.lengths), subject.seed)
+            held_out = probe.evaluation_of(members, False, only=some)
+            _observe(subject, subject.capture, evaluation, held_out)
+            found = readings_of([*evaluation.measured(), *held_out.measured()])
             outcome.add(found)
             outcome.findings += doubts(
                 found, [m for m in members if m.seed == 0], probe.usual_sinks
@@ -77,10 +80,8 @@ class FeaturesStudy:
             outcome.add(self._random_model(subject, members))
         if options.loss_sequences:
             first = [member for member in members if not member.seed]
-            outcome.add(recovered(subject, first, self._left_out(), options.loss_sequences))
-        if folder is not None:
-            for state in folder.glob("training-*.safetensors"):
-                state.unlink()  # it is done
+            outcome.add(recovered(subject, first, self._left_out(), some[: options.loss_sequences]))
+        _forget_states(folder)
         return outcome
 
     def _left_out(self) -> Sinks | None:
@@ -173,7 +174,13 @@ class FeaturesStudy:
             beside = None if folder is None else folder.parent / f"random-model-{digest}"
             if beside is not None:
                 beside.mkdir(exist_ok=True)
-            members, _ = self._train(subject, capture, [0], beside, same, "random model, ")
+            kept = _kept(beside, self._sites(), self.options.recipe.name)
+            if kept is not None:
+                members = kept
+            else:
+                members, _ = self._train(subject, capture, [0], beside, same, "random model, ")
+                _save(members, beside, capture.layout.family)
+                _forget_states(beside)
         first = [member for member in members if not member.seed]
         evaluation = probe.evaluation_of(first, False, of=RANDOM)
         _observe(subject, capture, evaluation)
@@ -188,14 +195,15 @@ def _architecture(capture: Capture) -> str:
     return f"{capture.layout.family} {type(capture.model).__name__} {shapes} {spread}"
 
 
-def _observe(subject: Subject, capture: Capture, evaluation: Evaluation) -> None:
+def _observe(subject: Subject, capture: Capture, *evaluations: Evaluation) -> None:
     """One pass over the corpus."""
     for batch in subject.feeds():
 
         def observe(site: str, activations: Any, batch: Any = batch) -> None:
-            evaluation.observe(site, activations, batch.at(activations))
+            for evaluation in evaluations:
+                evaluation.observe(site, activations, batch.at(activations))
 
-        capture.run(batch.inputs, evaluation.sites(), observe)
+        capture.run(batch.inputs, evaluations[0].sites(), observe)
 
 
 def _without_sinks(reading: Reading) -> Reading:
@@ -239,6 +247,22 @@ def _unsettled(trained: Sequence[Trained]) -> list[dict[str, Any]]:
     return [{"kind": "warning", "code": "training_unsettled", "message": message}]
 
 
+def _forget_states(folder: Path | None) -> None:
+    """Removes the states of trainings that are done."""
+    if folder is not None:
+        for state in folder.glob("training-*.safetensors"):
+            state.unlink()
+
+
+def _kept(folder: Path | None, sites: Sequence[str], name: str) -> list[Member] | None:
+    """Autoencoders of a null that an earlier process has trained, if they are all there."""
+    if folder is None or not all((folder / s / "seed-0" / "cfg.json").is_file() for s in sites):
+        return None
+    from geoprobe.autoencoders.formats import read_autoencoder
+
+    return [Member(s, name, read_autoencoder(folder / s / "seed-0"), 0) for s in sites]
+
+
 def _save(members: Sequence[Member], folder: Path | None, family: str) -> None:
     """Keeps trained autoencoders in SAELens' layout."""
     if folder is None:
@@ -248,5 +272,3 @@ def _save(members: Sequence[Member], folder: Path | None, family: str) -> None:
     for member in members:
         place = folder / member.site / f"seed-{member.seed}"
         write_saelens(member.autoencoder, place, metadata={"model_name": family}, overwrite=True)
-    for state in folder.glob("training-*.safetensors"):
-        state.unlink()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _HELD_OUT = 0.1
 """Share of the sequences by which the best weights are told."""
-_CHUNK_ROWS = 2**16
-"""Samples of a chunk, among which they are shuffled, where memory allows."""
+_CHUNK_ROWS = 2**14
+"""Samples of a chunk, among which they are shuffled: the same on every machine."""
 _COPIES = 5
 """Of its weights: a gradient, two moments of Adam, the best so far."""
 
@@ -175,8 +175,6 @@ def train_members(
     trained: list[Trained] = []
     for some in _shares(sites, capture, recipe, len(seeds), survey.memory):
         width = capture.layout.width_of(some[0])
-        weights = _COPIES * 8 * width * recipe.features(width) * len(seeds) * len(some)
-        room = max(0, survey.memory - weights) // (8 * width * len(some))
         source = Activations(
             subject,
             capture,
@@ -185,7 +183,7 @@ def train_members(
             train,
             test,
             subject.seed,
-            max(4 * recipe.batch, min(_CHUNK_ROWS, room)),
+            _CHUNK_ROWS,
             sinks,
         )
         told = f"{what}{some[0]}" + (f" to {some[-1]}" if len(some) > 1 else "")
@@ -195,7 +193,7 @@ def train_members(
             source,
             recipe,
             replace(length, every=every),
-            sites=len(some),
+            sites=some,
             width=width,
             seeds=seeds,
             device=capture.device,
@@ -225,7 +223,7 @@ def train_on_rows(
     source = Rows([rows], [test])
     length = replace(length, every=min(length.every, len(rows)))
     return Training(
-        source, recipe, length, sites=1, width=rows.shape[1], seeds=[seed], device=device
+        source, recipe, length, sites=["rows"], width=rows.shape[1], seeds=[seed], device=device
     ).run()[0]
 
 
@@ -237,7 +235,7 @@ def _shares(
     for site in sites:
         widths.setdefault(capture.layout.width_of(site), []).append(site)
     for width, some in widths.items():
-        one = _COPIES * 8 * width * recipe.features(width) * seeds
+        one = _COPIES * 8 * width * recipe.features(width) * seeds + 4 * width * _CHUNK_ROWS
         step = max(1, memory // 2 // one)
         for start in range(0, len(some), step):
             yield some[start : start + step]

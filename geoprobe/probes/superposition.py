@@ -80,11 +80,12 @@ Options = SuperpositionOptions
 
 def plan(options: SuperpositionOptions) -> Plan:
     """The probe, and the study that reads the weights."""
-    from geoprobe.autoencoders.given import read_given
+    from geoprobe.autoencoders.given import read_given, recorded
 
     if "" in options.weights:
         raise UsageError(f"--weights: an empty name; give {', '.join(KINDS)}, or parameters.")
-    study = WeightStudy(options, read_given(options.sae) if options.sae else ())
+    coders = read_given(options.sae) if options.sae else []
+    study = WeightStudy(options, coders)
 
     def make(survey: Survey) -> SuperpositionProbe:
         study.survey = survey
@@ -95,6 +96,7 @@ def plan(options: SuperpositionOptions) -> Plan:
         study=study,
         check=lambda layout: check_names(options.weights, layout),
         cost=lambda survey: _cost(options, survey),
+        recorded=recorded(coders),
     )
 
 

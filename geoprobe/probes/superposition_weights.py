@@ -52,6 +52,11 @@ _PEAK = 2.0
 _MOST = 0.5
 """And where it is so large a share, or more features than chance has: toy models have few."""
 
+_FAINT, _FAINT_SHARE = 0.01, 0.2
+"""Features of so small a share of what shape alone gives are not represented; so many are told."""
+
+_NOT = next(name for name, value in PLATEAUS.items() if value == 0)
+
 FIXED = "no standard error: a property of the weights"
 A_NULL = "no standard error: a null, to compare the value with"
 _COUNTED = "no standard error: it follows from the numbers of rows and dimensions"
@@ -206,11 +211,32 @@ def _arrays(name: str, values: Array, norms: Array, each_norm: bool) -> dict[str
 def _plateaus(name: str, values: Array, null: _Null) -> list[dict[str, Any]]:
     """Plateaus at which features gather, and not because of the matrix' shape alone."""
     found, around = [], plateau_surroundings(values)
+    # Near 0, by itself, is what many rows in few dimensions all are.
+    least = _FAINT * null.dimensionality
+    faint = float((values <= least).mean())
+    if faint > _FAINT_SHARE:
+        found.append(
+            {
+                "kind": "plateau",
+                "site": name,
+                "plateau": _NOT,
+                "dimensionality": 0.0,
+                "share": faint,
+                "null_share": 0.0,
+                "around": 0.0,
+                "count": round(faint * len(values)),
+                "tolerance": least,
+                "message": f"{name}: {faint:.0%} of {len(values):,} features have less than a "
+                "hundredth of the dimensions of independent Gaussian rows: they are not "
+                "represented, or along many others.",
+            }
+        )
     for plateau, share in plateau_share(values).items():
+        if plateau == _NOT:
+            continue
         of_null, smooth = null.shares[plateau], around[plateau]
         if not _is_peak(share, of_null, smooth, len(values)):
             continue
-        what = plateau if PLATEAUS[plateau] else f"{plateau}, or along many others"
         found.append(
             {
                 "kind": "plateau",
@@ -223,7 +249,7 @@ def _plateaus(name: str, values: Array, null: _Null) -> list[dict[str, Any]]:
                 "count": round(share * len(values)),
                 "tolerance": TOLERANCE,
                 "message": f"{name}: {share:.0%} of {len(values):,} features have within "
-                f"{TOLERANCE:g} of {PLATEAUS[plateau]:.3g} dimensions ({what}); of independent "
+                f"{TOLERANCE:g} of {PLATEAUS[plateau]:.3g} dimensions ({plateau}); of independent "
                 f"Gaussian rows {of_null:.0%}.",
             }
         )

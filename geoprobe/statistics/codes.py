@@ -92,31 +92,34 @@ class GroupedCodes:
             codes: Their codes (m, D).
             found: Their reconstruction (m, d).
             cells: 2 x group, plus 1 for a sink's (m,).
-            levels: Level of each row's sequence (m,).
+            levels: Level of each row's sequence (m,); -1 leaves a row out of the curve.
         """
         if not len(rows):
             return
         if self._shift is None:
-            self._shift = rows.mean(0)
-        centred = rows - self._shift
-        errors = (rows - found).square_().sum(1)
+            usual = torch.from_numpy(cells % 2 == 0).to(rows.device)
+            self._shift = self._exact((rows[usual] if usual.any() else rows).mean(0))
+        # A sink may be 1e5 times as large as what is left without it.
+        centred = self._exact(rows) - self._shift
         squares = centred.square().sum(1)
+        errors = (rows - found).square_().sum(1)
         active = (codes > 0).to(codes.dtype)
         here, which = np.unique(cells, return_inverse=True)
         into = torch.from_numpy(here).to(self._mass.device)
         self._rows[here] += np.bincount(which, minlength=len(here))
         member = _members(which, len(here), codes)
-        # Sums of a chunk's rows in single precision, of chunks in double.
-        for total, values in (
-            (self._mass, codes),
-            (self._counts, active),
-            (self._first, centred),
-            (self._residual, errors[:, None]),
-            (self._second, squares[:, None]),
-        ):
-            total[into] += self._exact(member @ values).view(-1, *total.shape[1:])
+        # Sums of a chunk's codes in single precision, of chunks in double.
+        for total, values in ((self._mass, codes), (self._counts, active)):
+            total[into] += self._exact(member @ values)
+        member = self._exact(member)
+        self._first[into] += member @ centred
+        self._second[into] += member @ squares
+        self._residual[into] += member @ self._exact(errors)
         if levels is None or not self.levels:
             return
+        kept = levels >= 0
+        if not kept.all():
+            codes, levels = codes[torch.from_numpy(kept).to(codes.device)], levels[kept]
         here, which = np.unique(levels, return_inverse=True)
         self.level_rows[here] += np.bincount(which, minlength=len(here))
         into = torch.from_numpy(here).to(self._mass.device)
@@ -136,7 +139,7 @@ class GroupedCodes:
             return
         if self._shift is None:
             self._shift = other._shift
-        delta = self._exact(other._shift - self._shift)
+        delta = other._shift - self._shift
         n = torch.from_numpy(other._rows).to(self._first)
         self._second += other._second + 2 * (other._first @ delta) + n * float(delta.square().sum())
         self._first += other._first + n[:, None] * delta
@@ -170,7 +173,7 @@ class GroupedCodes:
     def mean(self) -> Tensor:
         """Mean of all rows (d,), in double precision."""
         assert self._shift is not None
-        found: Tensor = self._exact(self._shift) + self._first.sum(0) / int(self._rows.sum())
+        found: Tensor = self._shift + self._first.sum(0) / int(self._rows.sum())
         return found
 
     def curve(self) -> tuple[NDArray[np.int64], Array]:

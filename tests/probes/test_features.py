@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -15,6 +16,9 @@ from geoprobe.autoencoders.formats import read_autoencoder, write_saelens
 from geoprobe.errors import UsageError
 from geoprobe.probes.base import Outcome
 from geoprobe.probes.features import FeaturesOptions, gaussian_rows, plan
+from geoprobe.probes.features_readings import Measured, readings_of
+from geoprobe.probes.features_training import split
+from geoprobe.statistics.codes import GroupedCodes
 from tests.conftest import WIDTH, tiny_model, tiny_text, tiny_tokenizer, write_series
 from tests.probes import plain
 from tests.probes.test_spectrum import documents, survey_with
@@ -286,12 +290,12 @@ def test_trained_autoencoders_are_kept_and_give_the_same_when_they_are_loaded(
     )
     mine = run.readings.filter(site="block.1", seed="0").sort("measure", "convention", "sinks")
     loaded = again.readings.sort("measure", "convention", "sinks")
-    keep = ~loaded["measure"].is_in(["loss_recovered"])  # its ablation is of another set of tokens
-    np.testing.assert_allclose(
-        loaded.filter(keep)["value"].to_numpy(),
-        mine.filter(mine["measure"] != "loss_recovered")["value"].to_numpy(),
-        rtol=1e-4,
-    )
+    # Of one that was trained here there is the held-out text, too, on which its loss is measured.
+    values = [
+        rows.filter(~pl.col("measure").is_in(["loss_recovered", "explained_variance_held_out"]))
+        for rows in (loaded, mine)
+    ]
+    np.testing.assert_allclose(*(v["value"].to_numpy() for v in values), rtol=1e-4)
     findings = {f["kind"] for f in run.findings}
     assert {"training", "autoencoder", "sink_rule"} <= findings
     history = next(f for f in run.findings if f["kind"] == "training")["history"]
@@ -311,6 +315,63 @@ def test_the_mean_over_seeds_has_their_error_and_the_text_s(
     among = each["value"].std() / 3**0.5  # polars' has ddof 1
     text = each["stderr"].mean()
     assert mean["stderr"][0] == pytest.approx(np.hypot(among, text))
+
+
+def test_held_out_text_is_that_of_the_split(tiny_series: Path, tmp_path: Path) -> None:
+    text = tiny_text(60, longest=40)
+    run = trained(tmp_path / "run", tiny_series, select={"last": 1}, seeds=1, sites="block.1")
+    place = next((tmp_path / "run" / "autoencoders").glob("*/block.1/seed-0"))
+    coder = read_autoencoder(place)
+    model, tokenizer = tiny_model("llama", seed=100), tiny_tokenizer()
+    _, test = split(60, 0)
+    assert len(test) == 6
+    documents = [tokenizer(text[i])["input_ids"] for i in test]
+    x = np.concatenate(plain.hidden_states(model, documents)["block.1"])
+    expected = by_definition_of(x, coder)
+    found = run.readings.filter(measure="explained_variance_held_out", sinks="in")
+    assert found["value"][0] == pytest.approx(expected, rel=1e-3)
+    assert found["n"][0] == len(x)
+    predicted = sum(len(d) - 1 for d in documents[:4])
+    assert run.readings.filter(measure="loss_recovered")["n"].to_list() == [predicted] * 2
+
+
+def by_definition_of(x: np.ndarray, coder: Autoencoder) -> float:
+    """Explained variance in double precision."""
+    error = coder.to(torch.device("cpu"), torch.float64).apply(torch.from_numpy(x))[1].numpy() - x
+    return float(1 - (error**2).sum() / ((x - x.mean(0)) ** 2).sum())
+
+
+def test_a_run_is_not_resumed_with_other_weights_in_the_same_folder(
+    tiny_series: Path, tmp_path: Path
+) -> None:
+    def measured_with(seed: int, fresh: bool = False) -> Any:
+        path = write_saelens(coder_at("block.1", seed), tmp_path / "sae", overwrite=True)
+        return geoprobe.measure(
+            tiny_series,
+            probes=["features", "superposition"],
+            sae=str(path),
+            weights="embedding",
+            text=tiny_text(12),
+            select={"last": 1},
+            nulls="none",
+            loss_sequences=0,
+            out=tmp_path / "run",
+            fresh=fresh,
+        )
+
+    one = measured_with(1).readings
+    assert measured_with(1).readings.equals(one)
+    with pytest.raises(UsageError, match="holds another run"):
+        measured_with(2)
+    assert not measured_with(2, fresh=True).readings.equals(one)
+    assert str(tmp_path) not in (tmp_path / "run" / "run.json").read_text()
+
+
+def test_no_samples_have_no_numbers() -> None:
+    empty = GroupedCodes(WIDTH, FEATURES, 8)
+    for reading in readings_of([Measured("block.1", "x", None, empty, np.ones(FEATURES))]).readings:
+        assert reading.value is None
+        assert reading.reason == "there are no samples"
 
 
 def test_a_series_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
@@ -392,6 +453,11 @@ def test_the_site_can_be_said(tmp_path: Path) -> None:
         ({"train": True, "nulls": ("shuffled",)}, "--nulls shuffled"),
         ({"train": True, "architecture": "relu"}, "--architecture relu"),
         ({"train": True, "train_samples": 0}, "--train-samples 0"),
+        ({"train": True, "nulls": ("none", "gaussian")}, "none stands alone"),
+        ({"train": True, "k": 5}, "--k 5 is for topk"),
+        ({"train": True, "l1": 0.2, "architecture": "topk"}, "--l1 0.2 is for"),
+        ({"sae": ("x",), "seeds": 4}, "--seeds is for --train"),
+        ({"sae": ("x",), "train_sinks": True}, "--train-sinks is for --train"),
     ],
 )
 def test_wrong_options_are_said(options: dict[str, Any], said: str) -> None:

@@ -56,6 +56,25 @@ def test_sums_are_those_of_the_rows(sinks: bool, without: tuple[int, ...]) -> No
     same(filled([slice(0, 120)]).sums(sinks=sinks, without=without), expected)
 
 
+def test_the_variance_without_sinks_survives_sinks_of_any_size() -> None:
+    """Sinks 1e5 times as large as what is left when they are left out, one in every eight rows."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(4096, 16, generator=draw)
+    sink = np.arange(4096) % 8 == 0
+    rows[torch.from_numpy(sink), 0] = 1e5
+    found = rows / 2
+    codes = torch.zeros(4096, FEATURES)
+    sums = GroupedCodes(16, FEATURES, GROUPS)
+    for start in range(0, 4096, 512):
+        part = slice(start, start + 512)
+        sums.update(
+            rows[part], codes[part], found[part], 2 * (np.arange(512) % GROUPS) + sink[part]
+        )
+    kept = rows[torch.from_numpy(~sink)].double().numpy()
+    total = sums.sums(sinks=False).total
+    assert total == pytest.approx(((kept - kept.mean(0)) ** 2).sum(), rel=1e-6)
+
+
 def test_parts_are_the_whole_and_so_is_what_is_merged() -> None:
     whole = filled([slice(0, 120)])
     parts = filled([slice(0, 7), slice(7, 50), slice(50, 50), slice(50, 120)])
@@ -74,6 +93,15 @@ def test_parts_are_the_whole_and_so_is_what_is_merged() -> None:
     same(empty.sums(), whole.sums())
     with pytest.raises(ValueError, match="same widths"):
         empty.merge(GroupedCodes(WIDTH, FEATURES + 1, GROUPS))
+
+
+def test_what_has_no_level_is_in_no_curve() -> None:
+    rows, codes, found = made()
+    sums = GroupedCodes(WIDTH, FEATURES, GROUPS, levels=int(LEVELS.max()) + 1)
+    sums.update(rows, codes, found, CELLS, np.where(SINK, -1, LEVELS[ITEM]))
+    counts, masses = sums.curve()
+    assert counts[-1] == (~SINK).sum()
+    np.testing.assert_allclose(masses[-1], codes.double().numpy()[~SINK].sum(0), rtol=1e-6)
 
 
 def test_the_curve_is_of_nested_sets_of_sequences() -> None:
