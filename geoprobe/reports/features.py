@@ -173,6 +173,7 @@ def _by_site(run: Run, here: Values, most: int | None) -> Table:
         *((head, "psi", of, True) for of, head in _NULL_HEADS.items()),
         ("L0", "l0", "given", not brief),
         ("expl. var.", "explained_variance", "given", not brief),
+        ("held out", "explained_variance_held_out", "given", not brief),
         ("dead", "dead_share", "given", False),
         ("loss rec.", "loss_recovered mean", "given", not brief),
     ]
@@ -234,6 +235,8 @@ def _notes(
     if "loss rec." in heads:
         tokens = "" if which in recovered else f", {words.SINKS[next(iter(recovered))]}"
         yield f"loss rec.: loss recovered against the site's mean{tokens}."
+    if "held out" in heads:
+        yield "held out: explained variance of text that it was not trained on."
     if poor:
         yield (
             f"Set back: explained variance under {POOR:g}; what such an autoencoder says of its "

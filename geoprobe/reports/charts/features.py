@@ -340,10 +340,10 @@ def _curve(subject: Subject, frame: pl.DataFrame) -> Chart:
     return Chart(
         "features-curve",
         "F by the number of samples",
-        "F on the first so many samples of the text in a random order, sinks kept, of the newest "
-        "checkpoint. Saturated: the line is flat at its right end, F on half of the text being 98 "
-        "% or more of F on all of it. Where it still rises F is a lower bound, and differs between "
-        "texts of different size.",
+        "F on the first so many samples of the text in a random order, without sinks where they "
+        "can be told, of the newest checkpoint. Saturated: the line is flat at its right end, F on "
+        "half of the text being 98 % or more of F on all of it. Where it still rises F is a lower "
+        "bound, and differs between texts of different size.",
         spec_of(
             alt.layer(
                 base.mark_line(strokeWidth=1.5),
