@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.commands.rank import default_out, show
+from geoprobe.commands.rank import run_verb
 
 _MEASURE = "What is measured"
 _FED = "What is fed"
@@ -130,20 +130,4 @@ def collapse(
 
     Beside each value stands the same on permuted labels, and what an ETF cannot go below.
     """
-    given = {**locals(), "images": None}
-    from geoprobe.api import measure
-    from geoprobe.commands.progress import Bars
-
-    with Bars(quiet=quiet) as bars:
-        found = measure(
-            series,
-            out=out or default_out(series, "collapse"),
-            fresh=fresh,
-            progress=bars,
-            command="collapse",
-            probes=("collapse",),
-            **o.asked(given),
-        )
-    show(found, json=json, quiet=quiet)
-    if found.failed:
-        raise typer.Exit(4)
+    run_verb("collapse", {**locals(), "images": None})

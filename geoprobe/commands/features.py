@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.commands.rank import default_out, show
+from geoprobe.commands.rank import run_verb
 
 _MEASURE, _TRAIN = "What is measured", "How autoencoders are trained"
 
@@ -175,20 +175,4 @@ def features(
     Beside each stand L0, explained variance, dead features, the loss recovered, the curve by sample
     size, seeds, and the same on a random model and on Gaussian data.
     """
-    given = dict(locals())
-    from geoprobe.api import measure
-    from geoprobe.commands.progress import Bars
-
-    with Bars(quiet=quiet) as bars:
-        found = measure(
-            series,
-            out=out or default_out(series, "features"),
-            fresh=fresh,
-            progress=bars,
-            command="features",
-            probes=("features",),
-            **o.asked(given),
-        )
-    show(found, json=json, quiet=quiet)
-    if found.failed:
-        raise typer.Exit(4)
+    run_verb("features", dict(locals()))

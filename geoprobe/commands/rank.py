@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,19 +112,32 @@ def rank(
         raise UsageError("No series was given; try `geoprobe rank demo`, or give --features FILE.")
     if factory is None:
         _check_no_features(series)
+    run_verb("rank", given)
+
+
+def run_verb(verb: str, given: Mapping[str, Any]) -> None:
+    """Measures what a verb's parameters ask for, and shows it.
+
+    Args:
+        verb: Its name; its probe has the same, and `rank` the default.
+        given: Its parameters by name.
+    """
     from geoprobe.api import measure
     from geoprobe.commands.progress import Bars
 
-    with Bars(quiet=quiet) as bars:
+    series, out = given["series"], given["out"]
+    probes: dict[str, Any] = {} if verb == "rank" else {"probes": (verb,)}
+    with Bars(quiet=given["quiet"]) as bars:
         found = measure(
             series,
-            out=out or default_out(series),
-            fresh=fresh,
+            out=out or default_out(series, "" if verb == "rank" else verb),
+            fresh=given["fresh"],
             progress=bars,
-            command="rank",
+            command=verb,
+            **probes,
             **o.asked(given),
         )
-    show(found, json=json, quiet=quiet)
+    show(found, json=given["json"], quiet=given["quiet"])
     if found.failed:
         raise typer.Exit(4)
 
@@ -178,4 +192,4 @@ def _check_no_features(series: list[str]) -> None:
             )
 
 
-__all__: list[Any] = ["default_out", "rank", "show"]
+__all__: list[Any] = ["default_out", "rank", "run_verb", "show"]

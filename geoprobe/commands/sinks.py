@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.commands.rank import default_out, show
+from geoprobe.commands.rank import run_verb
 
 _MEASURE = "What is measured"
 
@@ -75,20 +75,4 @@ def sinks(
 
     --length is T of the sink scores, which fall with it; published rates are for 64.
     """
-    given = dict(locals())
-    from geoprobe.api import measure
-    from geoprobe.commands.progress import Bars
-
-    with Bars(quiet=quiet) as bars:
-        found = measure(
-            series,
-            out=out or default_out(series, "sinks"),
-            fresh=fresh,
-            progress=bars,
-            command="sinks",
-            probes=("sinks",),
-            **o.asked(given),
-        )
-    show(found, json=json, quiet=quiet)
-    if found.failed:
-        raise typer.Exit(4)
+    run_verb("sinks", dict(locals()))

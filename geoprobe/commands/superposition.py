@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.commands.rank import default_out, show
+from geoprobe.commands.rank import run_verb
 
 _MEASURE = "What is measured"
 
@@ -77,20 +77,4 @@ def superposition(
 
     Features are rows of the weights; beside them stand random rows, and what none can go below.
     """
-    given = dict(locals())
-    from geoprobe.api import measure
-    from geoprobe.commands.progress import Bars
-
-    with Bars(quiet=quiet) as bars:
-        found = measure(
-            series,
-            out=out or default_out(series, "superposition"),
-            fresh=fresh,
-            progress=bars,
-            command="superposition",
-            probes=("superposition",),
-            **o.asked(given),
-        )
-    show(found, json=json, quiet=quiet)
-    if found.failed:
-        raise typer.Exit(4)
+    run_verb("superposition", dict(locals()))
