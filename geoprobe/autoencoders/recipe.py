@@ -7,7 +7,7 @@ from typing import Literal
 
 from geoprobe.errors import UsageError
 
-ARCHITECTURES = ("standard", "topk", "batchtopk")
+ARCHITECTURES = ("tied", "standard", "topk", "batchtopk")
 REDUCTIONS = ("sum", "mean")
 
 
@@ -15,31 +15,35 @@ REDUCTIONS = ("sum", "mean")
 class Recipe:
     """What is minimised, and by which steps.
 
-    The loss of a `standard` autoencoder is |x - x^|^2 + l1 |z|_1, with sums over dimensions and
-    features and the mean over samples (`sum`: Bereska et al. 2025, whose defaults these are); or
-    both terms are means over their entries (`mean`: the authors' code), which weighs the penalty as
-    `sum` does with l1 d / D. The others minimise |x - x^|^2, and a part of it that dead features
-    alone make up for (Gao et al. 2024).
+    The loss of a `tied` or a `standard` autoencoder is |x - x^|^2 + l1 |z|_1, with sums over
+    dimensions and features and the mean over samples (`sum`: Bereska et al. 2025, whose defaults
+    these are); or both terms are means over their entries (`mean`: the authors' code), which weighs
+    the penalty as `sum` does with l1 d / D. The others minimise |x - x^|^2, and a part of it that
+    dead features alone make up for (Gao et al. 2024).
+
+    The paper's autoencoder is `tied`: the decoder is the encoder transposed, without a bias, so
+    that F counts what activations are made of around 0. With a decoder of its own, a bias or
+    activations around their mean, as `standard` has them, either side of the mean becomes a feature
+    and dense layers look superposed: on toy models F then says nothing of superposition.
 
     Attributes:
-        architecture: How codes follow from pre-activations.
+        architecture: How codes follow from pre-activations; `tied` and `standard` are ReLU ones.
         expansion: Features per dimension, D / d.
-        l1: Weight of the sparsity penalty of a `standard` one.
+        l1: Weight of the sparsity penalty of a `tied` or a `standard` one.
         reduction: `sum` or `mean`.
         k: Active features a sample of the others.
         lr: Learning rate of Adam; None is 1e-3, and 2e-4 / sqrt(D / 2^14) of the others.
         batch: Samples a step.
-        standardise: Take each site's mean away, and weigh the penalty as if samples had a mean
-            squared norm of 1 then, so that it means the same at every site and width. The weights
-            that come out are for activations as they are.
-        unit_decoder: Keep each feature's direction at norm 1. None is what the architecture is
-            published with: free for `standard` (the paper's), norm 1 for the others.
-        centre: Take the decoder's bias from what is encoded. None is what the architecture is
-            published with: not for `standard` (the paper's), but for the others.
+        standardise: Weigh the penalty as if samples had a mean squared norm of 1, so that it means
+            the same at every site and width; where there is a decoder's bias, around each site's
+            mean. The weights that come out are for activations as they are.
+        unit_decoder: Keep each feature's direction at norm 1; None does so with a `k`. Not if tied.
+        centre: Take the decoder's bias from what is encoded; None does so with a `k`.
+        decoder_bias: Whether the decoder has a bias; None is all but `tied`.
         dead_after: Samples without activity after which a feature counts as dead.
     """
 
-    architecture: Literal["standard", "topk", "batchtopk"] = "standard"
+    architecture: Literal["tied", "standard", "topk", "batchtopk"] = "tied"
     expansion: int = 4
     l1: float = 0.1
     reduction: Literal["sum", "mean"] = "sum"
@@ -49,6 +53,7 @@ class Recipe:
     standardise: bool = True
     unit_decoder: bool | None = None
     centre: bool | None = None
+    decoder_bias: bool | None = None
     dead_after: int = 50_000
 
     def __post_init__(self) -> None:
@@ -72,16 +77,16 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """What readings call autoencoders made by it, such as `standard-l1-0.1-4x`."""
+        """What readings call autoencoders made by it, such as `tied-l1-0.1-4x`."""
         if self.by_k:
             return f"{self.architecture}-k-{self.k}-{self.expansion}x"
         mean = "" if self.reduction == "sum" else "-mean"
-        return f"standard-l1-{self.l1:g}{mean}-{self.expansion}x"
+        return f"{self.architecture}-l1-{self.l1:g}{mean}-{self.expansion}x"
 
     @property
     def by_k(self) -> bool:
         """Whether sparsity is a number of active features, and no penalty."""
-        return self.architecture != "standard"
+        return self.architecture in ("topk", "batchtopk")
 
     @property
     def centred(self) -> bool:
@@ -91,7 +96,19 @@ class Recipe:
     @property
     def norm_one(self) -> bool:
         """Whether directions are kept at norm 1."""
+        if self.tied:
+            return False
         return self.by_k if self.unit_decoder is None else self.unit_decoder
+
+    @property
+    def tied(self) -> bool:
+        """Whether the decoder is the encoder transposed."""
+        return self.architecture == "tied"
+
+    @property
+    def biased(self) -> bool:
+        """Whether the decoder has a bias."""
+        return not self.tied if self.decoder_bias is None else self.decoder_bias
 
     def penalty(self, width: int) -> float:
         """Weight of the penalty on activations as they are trained on.

@@ -55,14 +55,10 @@ class Stack:
         self.width, self.features = width, recipe.features(width)
         self.penalty = recipe.penalty(width)
         self.members = len(seeds)
-        rows = []
-        for seed in seeds:
-            draw = torch.Generator().manual_seed(seed)
-            row = torch.randn(self.features, width, generator=draw)
-            rows.append(row / row.norm(dim=1, keepdim=True))
-        decoder = torch.stack(rows).to(device)
-        self.encoder = torch.nn.Parameter(decoder.transpose(1, 2).contiguous())
-        self.decoder = torch.nn.Parameter(decoder)
+        starts = torch.stack([self._start(seed) for seed in seeds]).to(device)
+        self.encoder = torch.nn.Parameter(starts)
+        decoder = starts.transpose(1, 2)  # a view of the encoder, where they are tied
+        self.decoder = decoder if recipe.tied else torch.nn.Parameter(decoder.contiguous())
         self.encoder_bias = torch.nn.Parameter(
             torch.zeros(self.members, 1, self.features, device=device)
         )
@@ -70,16 +66,31 @@ class Stack:
         self.cutoff = torch.zeros(self.members, device=device)
         self.silent = torch.zeros(self.members, self.features, device=device)
         self.steps = 0
-        self._adam = torch.optim.Adam(
-            [getattr(self, name) for name in _WEIGHTS], lr=recipe.rate(self.features), fused=True
-        )
-        for weight in (getattr(self, name) for name in _WEIGHTS):
+        left_out = {"decoder"} if recipe.tied else set()
+        if not recipe.biased:
+            left_out.add("decoder_bias")
+        self._trained = [name for name in _WEIGHTS if name not in left_out]
+        trained = [getattr(self, name) for name in self._trained]
+        self._adam = torch.optim.Adam(trained, lr=recipe.rate(self.features), fused=True)
+        for weight in trained:
             weight.grad = torch.zeros_like(weight)
             self._adam.state[weight] = {
                 "step": torch.zeros((), device=device),
                 "exp_avg": torch.zeros_like(weight),
                 "exp_avg_sq": torch.zeros_like(weight),
             }
+
+    def _start(self, seed: int) -> Tensor:
+        """An encoder (d, D): directions of norm 1, or Glorot's uniform where it is tied."""
+        draw = torch.Generator().manual_seed(seed)
+        if self.recipe.tied:
+            spread = (6 / (self.width + self.features)) ** 0.5
+            start = torch.rand(self.width, self.features, generator=draw)
+            found: Tensor = 2 * spread * start - spread
+            return found
+        rows = torch.randn(self.features, self.width, generator=draw)
+        found = (rows / rows.norm(dim=1, keepdim=True)).T.contiguous()
+        return found
 
     @torch.no_grad()
     def step(self, x: Tensor) -> Losses:
@@ -96,24 +107,28 @@ class Stack:
         weight = 2.0 / count if recipe.reduction == "sum" else 2.0 / (count * self.width)
         upward = error * weight
         decoder, encoder = self.decoder.grad, self.encoder.grad
-        assert decoder is not None
         assert encoder is not None
-        torch.bmm(codes.transpose(1, 2), upward, out=decoder)
+        if decoder is not None:
+            torch.bmm(codes.transpose(1, 2), upward, out=decoder)
         back = torch.bmm(upward, self.decoder.transpose(1, 2))
-        if recipe.architecture == "standard":
+        if not recipe.by_k:
             back += self.penalty / (count if recipe.reduction == "sum" else count * self.features)
         back *= active
-        if held is not None and dead is not None:
+        if held is not None and dead is not None and decoder is not None:
             back += self._revive(held, dead, error, weight, decoder)
         torch.bmm(inward.transpose(1, 2), back, out=encoder)
+        if recipe.tied:
+            encoder.baddbmm_(upward.transpose(1, 2), codes)
         inner, outer = self.encoder_bias.grad, self.decoder_bias.grad
         assert inner is not None
-        assert outer is not None
         torch.sum(back, 1, keepdim=True, out=inner)
-        torch.sum(upward, 1, keepdim=True, out=outer)
-        if recipe.centred:
-            outer -= torch.bmm(inner, self.encoder.transpose(1, 2))
-        if recipe.norm_one:  # what would change a direction's norm is taken out
+        if outer is not None:
+            torch.sum(upward, 1, keepdim=True, out=outer)
+            if recipe.centred:
+                outer -= torch.bmm(inner, self.encoder.transpose(1, 2))
+        if (
+            recipe.norm_one and decoder is not None
+        ):  # what would change a direction's norm is taken out
             along = (decoder * self.decoder).sum(2, keepdim=True)
             decoder.addcmul_(along, self.decoder, value=-1.0)
         self._adam.step()
@@ -150,7 +165,7 @@ class Stack:
         recipe = self.recipe
         residual = error.square().sum(2).mean(1)
         loss = residual if recipe.reduction == "sum" else residual / self.width
-        if recipe.architecture == "standard":
+        if not recipe.by_k:
             penalty = codes.sum(2).mean(1)
             loss = loss + self.penalty * (
                 penalty if recipe.reduction == "sum" else penalty / self.features
@@ -159,7 +174,7 @@ class Stack:
 
     def _codes(self, h: Tensor, cuts: Tensor | None = None) -> Tensor:
         """Codes of pre-activations (K, batch, D), in their place where that is possible."""
-        if self.recipe.architecture == "standard":
+        if not self.recipe.by_k:
             return h.relu_()
         if self.recipe.architecture == "topk":
             top = h.topk(self.recipe.k, dim=2, sorted=False)
@@ -188,7 +203,7 @@ class Stack:
     def state(self) -> dict[str, Tensor]:
         """All that a later training needs to go on."""
         found = {name: getattr(self, name).data for name in _WEIGHTS}
-        for name in _WEIGHTS:
+        for name in self._trained:
             for kind, value in self._adam.state[getattr(self, name)].items():
                 found[f"{name}.{kind}"] = value
         return found | {"cutoff": self.cutoff, "silent": self.silent}
@@ -230,7 +245,7 @@ def autoencoder(
         inner = inner - mean @ encoder
     batch = recipe.architecture == "batchtopk"
     return Autoencoder(
-        architecture=recipe.architecture,
+        architecture="standard" if recipe.architecture == "tied" else recipe.architecture,
         encoder=encoder,
         decoder=weights["decoder"] * scale,
         encoder_bias=inner,

@@ -246,7 +246,8 @@ class Training:
             raise CheckpointError(_NOTHING)
         for site, rows in enumerate(first):
             exact = rows.double()
-            mean = exact.mean(0)
+            # Without a bias in the decoder, it is around 0 that activations are reconstructed.
+            mean = exact.mean(0) if self.recipe.biased else torch.zeros_like(exact[0])
             scale = float((exact - mean).square().mean().sqrt())
             if not scale < float("inf"):
                 raise CheckpointError("activations are NaN or infinite; a wider --dtype may help.")

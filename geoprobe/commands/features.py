@@ -56,10 +56,11 @@ def features(
         str,
         typer.Option(
             "--architecture",
-            help="standard (ReLU and an L1 penalty: the paper's), topk or batchtopk.",
+            help="tied (ReLU and an L1 penalty, the decoder is the encoder, no decoder bias: the "
+            "paper's), standard (with a decoder and a bias of its own), topk or batchtopk.",
             rich_help_panel=_TRAIN,
         ),
-    ] = "standard",
+    ] = "tied",
     expansion: Annotated[
         int,
         typer.Option(
@@ -70,7 +71,7 @@ def features(
         float | None,
         typer.Option(
             "--l1",
-            help="Weight of a standard one's sparsity penalty. Default: 0.1.",
+            help="Weight of the sparsity penalty of tied and standard. Default: 0.1.",
             rich_help_panel=_TRAIN,
             show_default=False,
         ),
@@ -88,8 +89,8 @@ def features(
         bool,
         typer.Option(
             "--raw",
-            help="Train on activations as they are. Otherwise they are standardised, and --l1 is "
-            "meant for a mean squared norm of 1, the same at every site and width.",
+            help="Train on activations as they are. Otherwise they are scaled, and --l1 is meant "
+            "for a mean squared norm of 1, the same at every site and width.",
             rich_help_panel=_TRAIN,
         ),
     ] = False,

@@ -45,9 +45,9 @@ class FeaturesOptions:
     Attributes:
         sae: Folders of autoencoders, `PATH` or `SITE=PATH`; one may hold several.
         train: Train autoencoders on the activations of every site that is measured.
-        architecture: `standard`, `topk` or `batchtopk`.
+        architecture: `tied` (the paper's), `standard`, `topk` or `batchtopk`.
         expansion: Features per dimension of the site.
-        l1: Weight of the sparsity penalty of a standard one; None is 0.1.
+        l1: Weight of the sparsity penalty of the first two; None is 0.1.
         reduction: What the terms of the loss are over their entries, `sum` or `mean`.
         k: Active features a sample of the others; None is 32.
         lr: Learning rate; None is the architecture's own.
@@ -55,7 +55,7 @@ class FeaturesOptions:
         train_samples: Samples at most; they may be seen several times.
         patience: Evaluations without progress after which it stops; 0 never stops early.
         seeds: Number of autoencoders a site.
-        raw: Train on activations as they are, not standardised.
+        raw: Train on activations as they are, not scaled.
         train_sinks: Train on attention sinks, too.
         nulls: `random_model` and `gaussian`, or `none`.
         loss_sequences: Sequences on which the loss recovered is measured; 0 leaves it out.
@@ -63,7 +63,7 @@ class FeaturesOptions:
 
     sae: tuple[str, ...] = ()
     train: bool = False
-    architecture: Literal["standard", "topk", "batchtopk"] = "standard"
+    architecture: Literal["tied", "standard", "topk", "batchtopk"] = "tied"
     expansion: int = 4
     l1: float | None = None
     reduction: Literal["sum", "mean"] = "sum"
@@ -102,15 +102,16 @@ class FeaturesOptions:
                 if getattr(self, name) != getattr(type(self), name):
                     option = f"--{name.replace('_', '-')}"
                     raise UsageError(f"{option} is for --train, and --sae was given; leave it out.")
-        if self.architecture == "standard" and self.k is not None:
+        by_k = self.architecture in ("topk", "batchtopk")
+        if not by_k and self.k is not None:
             raise UsageError(
                 f"--k {self.k} is for topk and batchtopk; give --architecture, or --l1 for how "
-                "sparse a standard one is."
+                f"sparse a {self.architecture} one is."
             )
-        if self.architecture != "standard" and self.l1 is not None:
+        if by_k and self.l1 is not None:
             raise UsageError(
-                f"--l1 {self.l1:g} is for --architecture standard; give --k for how sparse a "
-                f"{self.architecture} one is."
+                f"--l1 {self.l1:g} is for --architecture tied or standard; give --k for how sparse "
+                f"a {self.architecture} one is."
             )
         _ = self.recipe  # a wrong one is said before anything is loaded
 

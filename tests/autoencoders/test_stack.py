@@ -29,7 +29,7 @@ def loss_of(recipe: Recipe, weights: dict[str, torch.Tensor], x: torch.Tensor, d
     """The loss by its definition, and with what dead features make up for."""
     inward = x - weights["decoder_bias"] if recipe.centred else x
     h = inward @ weights["encoder"] + weights["encoder_bias"]
-    if recipe.architecture == "standard":
+    if not recipe.by_k:
         codes = h.relu()
     elif recipe.architecture == "topk":
         top = h.topk(K, dim=2)
@@ -44,7 +44,7 @@ def loss_of(recipe: Recipe, weights: dict[str, torch.Tensor], x: torch.Tensor, d
 
     error = codes @ weights["decoder"] + weights["decoder_bias"] - x
     loss = reduced(error**2)
-    if recipe.architecture == "standard":
+    if not recipe.by_k:
         weight = recipe.l1 * (WIDTH**0.5 if recipe.standardise else 1)
         return loss + weight * reduced(codes), loss + weight * reduced(codes)
     whole = loss
@@ -56,7 +56,7 @@ def loss_of(recipe: Recipe, weights: dict[str, torch.Tensor], x: torch.Tensor, d
     return loss, whole
 
 
-@pytest.mark.parametrize("architecture", ["standard", "topk", "batchtopk"])
+@pytest.mark.parametrize("architecture", ["tied", "standard", "topk", "batchtopk"])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("dead", [0, 8])
 @pytest.mark.parametrize("centre", [True, False])
@@ -69,11 +69,13 @@ def test_gradients_are_those_of_the_loss(
     stack = stack_of(recipe, dead)
     x = torch.randn(2, SAMPLES, WIDTH)
     copies = {n: getattr(stack, n).detach().clone().requires_grad_() for n in WEIGHTS}
+    if architecture == "tied":
+        copies["decoder"] = copies["encoder"].transpose(1, 2)
     loss, whole = loss_of(recipe, copies, x, dead)
     whole.sum().backward()
     found = stack.step(x)
     torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-5, atol=1e-5)
-    for name in WEIGHTS:
+    for name in WEIGHTS if architecture != "tied" else ("encoder", "encoder_bias"):
         expected = copies[name].grad
         torch.testing.assert_close(getattr(stack, name).grad, expected, rtol=1e-4, atol=2e-5)
 
@@ -86,7 +88,7 @@ def test_directions_of_norm_one_stay_so_and_their_gradient_is_tangential() -> No
         torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
-@pytest.mark.parametrize("architecture", ["standard", "topk", "batchtopk"])
+@pytest.mark.parametrize("architecture", ["tied", "standard", "topk", "batchtopk"])
 def test_members_are_trained_as_if_alone(architecture: Any) -> None:
     recipe = Recipe(architecture, k=K)
     both, alone = Stack(recipe, WIDTH, [4, 9]), Stack(recipe, WIDTH, [9])
@@ -100,7 +102,7 @@ def test_members_are_trained_as_if_alone(architecture: Any) -> None:
         )
 
 
-@pytest.mark.parametrize("architecture", ["standard", "topk", "batchtopk"])
+@pytest.mark.parametrize("architecture", ["tied", "standard", "topk", "batchtopk"])
 def test_the_autoencoder_reads_activations_as_they_are(architecture: Any) -> None:
     """Folding mean and scale into the weights changes no code and no reconstruction."""
     recipe = Recipe(architecture, k=K)

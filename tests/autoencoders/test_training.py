@@ -70,7 +70,7 @@ def test_the_best_weights_come_back_when_later_ones_are_worse() -> None:
                 yield chunk if epoch < 4 else [torch.randn_like(chunk[0]) * 90 - 300]
 
     source = Spoilt(rows[:2000], rows[2000:])
-    length, recipe = Length(16_000, patience=0, every=2000), Recipe(lr=1e-2)
+    length, recipe = Length(16_000, patience=0, every=2000), Recipe("standard", lr=1e-2)
     found = Training(source, recipe, length, sites=["a"], width=WIDTH, seeds=[0]).run()[0]
     held = [point["held_out"] for point in found.history]
     assert min(held) < 0.8 * held[-1], "it does get worse, or this proves nothing"
@@ -208,13 +208,24 @@ def test_a_chunk_without_samples_is_passed_over() -> None:
     assert 4800 < found.stopped <= 5000
 
 
-def test_one_penalty_means_the_same_at_every_scale() -> None:
+@pytest.mark.parametrize(("architecture", "offset"), [("standard", 5000.0), ("tied", 0.0)])
+def test_one_penalty_means_the_same_at_every_scale(architecture: Any, offset: float) -> None:
+    """And, where the decoder has a bias, around every mean."""
     rows, _ = planted(4000)
-    small = train_rows(rows, Recipe(), samples=30_000)[0]
-    large = train_rows(rows * 1000 + 5000, Recipe(), samples=30_000)[0]
+    recipe = Recipe(architecture)
+    small = train_rows(rows, recipe, samples=30_000)[0]
+    large = train_rows(rows * 1000 + offset, recipe, samples=30_000)[0]
     for a, b in zip(small.history, large.history, strict=True):
         assert a["held_out"] == pytest.approx(b["held_out"], rel=0.02)
         assert a["l0"] == pytest.approx(b["l0"], rel=0.02)
+
+
+def test_the_decoder_of_a_tied_one_is_its_encoder() -> None:
+    rows, _ = planted(3000)
+    found = train_rows(rows, Recipe(), samples=20_000)[0].autoencoder
+    assert not found.decoder_bias.any()
+    scale = (found.decoder / found.encoder.T).mean()  # of the activations, squared
+    torch.testing.assert_close(found.decoder, found.encoder.T * scale, rtol=1e-4, atol=1e-5)
 
 
 def test_raw_activations_are_trained_on_as_they_are() -> None:
