@@ -10,7 +10,7 @@ help:
 	@echo "make demo   install into $(VENV), measure the demo series, say where the report is"
 	@echo "make test   the whole test suite"
 	@echo "make lint   ruff and mypy"
-	@echo "make bench  the benchmarks of speed and memory (long)"
+	@echo "make bench  the benchmarks of speed and memory, and the reproductions (long)"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,8 +26,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/geoprobe rank demo
 
+# Two processes of one thread each: most of the suite is too small for a second thread.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -36,6 +37,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.reproductions
 
 clean:
 	rm -rf $(VENV) build *.egg-info

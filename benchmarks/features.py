@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +26,11 @@ import torch
 from benchmarks.machine import Line, corpus, interleaved, load_smollm2, median, spread
 
 SITE, SEQUENCES, HELD_OUT = "block.15", 256, 2048
-STEPS, FEATURES, K, L1, LR = 600, 2304, 32, 2.4, 1e-3
+STEPS, FEATURES, K, L1, LR = 400, 2304, 32, 2.4, 1e-3
+ACTIVE = 50
+"""Features of a token that are active, as of a trained autoencoder of that size."""
+_MASSIVE = 4.0
+"""Times the median norm, above which a token is a sink, and its error would be all of the loss."""
 BATCHES = (128, 1024)
 PEERS = {
     "dictionary_learning": "GEOPROBE_PEER_DICTIONARY_LEARNING",
@@ -46,7 +51,7 @@ def run() -> list[Line]:
 
 
 def _activations(model: Any, tokenizer: Any) -> torch.Tensor:
-    """Standardised activations of tokens that are no first ones (n, d)."""
+    """Standardised activations of tokens that are no sinks (n, d), shuffled."""
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
     from geoprobe.survey import feeds
@@ -56,6 +61,8 @@ def _activations(model: Any, tokenizer: Any) -> torch.Tensor:
     for feed in feeds(corpus(tokenizer, SEQUENCES), 32, capture.device):
         capture.run(feed.inputs, [SITE], lambda _, x: found.append(x[:, 1:].flatten(0, 1).clone()))
     rows = torch.cat(found)
+    norms = rows.norm(dim=1)
+    rows = rows[norms < _MASSIVE * norms.median()]
     rows = rows - rows.mean(0)
     rows = rows / rows.square().mean().sqrt()
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
@@ -97,6 +104,7 @@ def _training(rows: torch.Tensor, kind: str, batch: int) -> list[Line]:
             said += "; loss " + ", ".join(f"{value:.2f}" for value in loss)
         target = "-" if who == "geoprobe" else f"geoprobe {ours / rate:.2f} x as fast (>= 1)"
         lines.append(Line(f"train {kind}, batch {batch}: {who}", said, target))
+        print("  ", lines[-1].what, said, target, file=sys.stderr, flush=True)
     return lines
 
 
@@ -146,8 +154,7 @@ def _theirs(python: str, peer: str, told: dict[str, Any]) -> dict[str, float]:
 
 def _applying(model: Any, tokenizer: Any, pairs: int = 7) -> list[Line]:
     """What a 16 x autoencoder at one site adds to a pass, against its own products alone."""
-    from geoprobe.autoencoders.recipe import Recipe
-    from geoprobe.autoencoders.training import train_rows
+    from geoprobe.autoencoders.autoencoder import Autoencoder
     from geoprobe.models.capture import Capture
     from geoprobe.models.layout import find_layout
     from geoprobe.probes.features_evaluation import Evaluation, Member
@@ -156,16 +163,23 @@ def _applying(model: Any, tokenizer: Any, pairs: int = 7) -> list[Line]:
     capture = Capture(model, find_layout(model))
     text = corpus(tokenizer, 32)
     (feed,) = list(feeds(text, 32, capture.device))
-    rows = _activations(model, tokenizer)
     lines = []
-    for name, recipe in (
-        ("standard", Recipe(expansion=16, l1=0.1)),
-        ("topk, k = 32", Recipe("topk", expansion=16, k=32)),
-    ):
-        coder = train_rows(rows, recipe, samples=8_000, patience=0)[0].autoencoder
+    directions = torch.randn(16 * model.config.hidden_size, model.config.hidden_size)
+    directions /= directions.norm(dim=1, keepdim=True)
+    for name in ("ReLU", "TopK"):
         kept: list[torch.Tensor] = []
         capture.run(feed.inputs, [SITE], lambda _, x, kept=kept: kept.append(x.clone()))  # type: ignore[misc]
         x, rows_of_it = kept[0], kept[0].flatten(0, 1)
+        h = rows_of_it @ directions.T
+        cut = h.kthvalue(len(directions) - ACTIVE, dim=1).values.median()
+        coder = Autoencoder(
+            "topk" if name == "TopK" else "standard",
+            directions.T.contiguous(),
+            directions,
+            torch.full((len(directions),), -float(cut) if name == "ReLU" else 0.0),
+            torch.zeros(directions.shape[1]),
+            k=ACTIVE if name == "TopK" else None,
+        )
         codes = coder.encode(rows_of_it)
         evaluation = Evaluation([Member(SITE, name, coder)], len(text))
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _AUX_WEIGHT = 1 / 32
 """Weight of what dead features make up for (Gao et al. 2024)."""
 
+_FAINT = 0.1
+"""Norm of an encoder's directions at the start, as other packages have it."""
+
 _WEIGHTS = ("encoder", "decoder", "encoder_bias", "decoder_bias")
 
 
@@ -57,8 +60,10 @@ class Stack:
         self.members = len(seeds)
         starts = torch.stack([self._start(seed) for seed in seeds]).to(device)
         self.encoder = torch.nn.Parameter(starts)
-        decoder = starts.transpose(1, 2)  # a view of the encoder, where they are tied
+        decoder = self.encoder.data.transpose(1, 2)  # a view of the encoder, where they are tied
         self.decoder = decoder if recipe.tied else torch.nn.Parameter(decoder.contiguous())
+        if not recipe.tied:
+            self.encoder.data *= _FAINT  # or the first reconstructions are much too large
         self.encoder_bias = torch.nn.Parameter(
             torch.zeros(self.members, 1, self.features, device=device)
         )
@@ -83,14 +88,23 @@ class Stack:
     def _start(self, seed: int) -> Tensor:
         """An encoder (d, D): directions of norm 1, or Glorot's uniform where it is tied."""
         draw = torch.Generator().manual_seed(seed)
+        start: Tensor
         if self.recipe.tied:
             spread = (6 / (self.width + self.features)) ** 0.5
             start = torch.rand(self.width, self.features, generator=draw)
-            found: Tensor = 2 * spread * start - spread
-            return found
-        rows = torch.randn(self.features, self.width, generator=draw)
-        found = (rows / rows.norm(dim=1, keepdim=True)).T.contiguous()
-        return found
+            start = 2 * spread * start - spread
+        else:
+            rows = torch.randn(self.features, self.width, generator=draw)
+            start = (rows / rows.norm(dim=1, keepdim=True)).T
+        return start.contiguous()
+
+    def _clip(self) -> None:
+        """Scales each member's gradient to norm 1 at most, which the first steps need."""
+        grads = [g for name in self._trained if (g := getattr(self, name).grad) is not None]
+        squares = sum(torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in grads)
+        factor = (1.0 / torch.as_tensor(squares).sqrt().clamp_min(1e-12)).clamp_max_(1.0)
+        for grad in grads:
+            grad *= factor[:, None, None]
 
     @torch.no_grad()
     def step(self, x: Tensor) -> Losses:
@@ -131,6 +145,8 @@ class Stack:
         ):  # what would change a direction's norm is taken out
             along = (decoder * self.decoder).sum(2, keepdim=True)
             decoder.addcmul_(along, self.decoder, value=-1.0)
+        if recipe.by_k:
+            self._clip()
         self._adam.step()
         if recipe.norm_one:
             self.decoder.div_(self.decoder.norm(dim=2, keepdim=True).clamp_min_(1e-12))
