@@ -199,11 +199,42 @@ class Autoencoder:
     def apply(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (m, D) and reconstructions (m, d) of activations (m, d)."""
         rows, mean, scale = self._normalised(x)
-        codes = self._encode(rows)
-        found = self.decode(codes)
+        if self._few:
+            top = self._top(self._inward(rows))
+            codes = x.new_zeros(len(x), self.features).scatter_(1, top.indices, top.values)
+            found = torch.nn.functional.embedding_bag(
+                top.indices, self.decoder, mode="sum", per_sample_weights=top.values
+            ).add_(self.decoder_bias)
+        else:
+            codes = self._encode(rows)
+            found = self.decode(codes)
         if scale is not None:
             found = found * scale
         return codes, found if mean is None else found + mean
+
+    @property
+    def _few(self) -> bool:
+        """Whether it is known without looking that few features are active, and which."""
+        return (
+            self.architecture == "topk"
+            and self.k is not None
+            and self.k * _SPARSE < self.features
+            and not self.by_norm
+            and self.decoder.device.type == "cpu"
+        )
+
+    def _inward(self, x: Tensor) -> Tensor:
+        """Pre-activations (m, D)."""
+        if self.centred:
+            x = x - self.decoder_bias
+        return torch.addmm(self.encoder_bias, x, self.encoder)
+
+    def _top(self, h: Tensor) -> Any:
+        """The k largest of each row, never less than 0, and where they are (m, k)."""
+        assert self.k is not None
+        top = h.topk(self.k, dim=1, sorted=False)
+        top.values.relu_()
+        return top
 
     def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Rows as they are encoded, and the mean and the scale (m, 1) that were taken from them."""
@@ -219,22 +250,19 @@ class Autoencoder:
         return x, None, None
 
     def _encode(self, x: Tensor) -> Tensor:
-        if self.centred:
-            x = x - self.decoder_bias
         if self.architecture == "gated":
             assert self.magnitude is not None
             assert self.magnitude_bias is not None
-            h = x @ self.encoder
+            h = (x - self.decoder_bias if self.centred else x) @ self.encoder
             codes = torch.addcmul(self.magnitude_bias, h, self.magnitude).relu_()
             codes = codes.mul_(h + self.encoder_bias > 0)
             return codes.mul_(self.norms()) if self.by_norm else codes
-        h = torch.addmm(self.encoder_bias, x, self.encoder)
+        h = self._inward(x)
         if self.by_norm:
             h *= self.norms()
         if self.architecture == "topk":
-            assert self.k is not None
-            top = h.topk(self.k, dim=1, sorted=False)
-            return torch.zeros_like(h).scatter_(1, top.indices, top.values.relu_())
+            top = self._top(h)
+            return torch.zeros_like(h).scatter_(1, top.indices, top.values)
         if self.threshold is not None:
             return h.mul_(h > self.threshold).relu_()
         return h.relu_()

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -150,3 +151,26 @@ def test_few_active_features_are_decoded_as_many_are(active: int, by_norm: bool)
         directions /= directions.norm(dim=1, keepdim=True)
     expected = codes.double() @ directions + bias
     torch.testing.assert_close(coder.decode(codes).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalisation", ["none", "constant_norm", "layer_norm"])
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_large_topk_one_gives_what_encoding_and_decoding_give(
+    normalisation: Any, centred: bool
+) -> None:
+    """Which features are active is known then, and their directions are summed at once."""
+    draw = torch.Generator().manual_seed(0)
+    decoder = torch.randn(200, 9, generator=draw)
+    bias = torch.randn(9, generator=draw)
+    given = (decoder.T.contiguous(), decoder, torch.randn(200, generator=draw) - 4, bias)
+    coder = Autoencoder("topk", *given, centred=centred, k=5, normalisation=normalisation)
+    x = torch.randn(60, 9, generator=draw)
+    codes, found = coder.apply(x)
+    assert coder._few
+    torch.testing.assert_close(codes, coder.encode(x))
+    same = replace(coder, architecture="standard", k=None)  # decodes by a product
+    expected = torch.addmm(bias, codes.double().float(), same.decoder)
+    _, mean, scale = coder._normalised(x)
+    expected = expected if scale is None else expected * scale
+    torch.testing.assert_close(found, expected if mean is None else expected + mean)
+    assert (codes > 0).sum(1).max() <= 5
