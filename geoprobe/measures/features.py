@@ -70,6 +70,9 @@ def _magnitudes(mass: ArrayLike) -> Array:
     bibtex=sources.BERESKA_2025,
     pitfalls=(
         *_BESIDE,
+        "The paper's autoencoder is tied and has no decoder bias (`--architecture tied`). With a "
+        "bias, as other packages train them, either side of the mean becomes a feature: on toy "
+        "models, where the paper's F follows superposition, theirs says nothing of it.",
         "The paper's code averages both terms of the loss over their entries, which weighs the "
         "sparsity penalty lambda as N lambda / D: say which (`--reduction`).",
         "Of several seeds it is the mean; its standard error has the seeds' and the jackknife's "
