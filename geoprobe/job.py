@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import CheckpointError, UsageError
-from geoprobe.probes.base import Silent
+from geoprobe.probes.base import SILENT
 from geoprobe.probes.registry import choose_plans, settle
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def make_job(
     plans, settled_rest = choose_plans(settled.probes, rest, usual)
     if settled.sequences is None and (settled.data is None or _data_of(plans) != "labelled"):
         settled = replace(settled, sequences=USUAL_SEQUENCES)
-    return Job(settled, plans, settled_rest, out, fresh, progress or Silent(), command)
+    return Job(settled, plans, settled_rest, out, fresh, progress or SILENT, command)
 
 
 def _data_of(plans: Sequence[Plan]) -> str:

@@ -27,12 +27,12 @@ from geoprobe.models.series import Checkpoint, fingerprint
 from geoprobe.placement import batch_size_for, free_memory, statistics_device
 from geoprobe.probes.base import (
     PILOT_SEQUENCES,
+    SILENT,
     Feed,
     Outcome,
     Plan,
     Probe,
     Progress,
-    Silent,
     Subject,
     Survey,
 )
@@ -57,7 +57,7 @@ def measure_model(
     memory: int,
     layers: str | None = None,
     sites: str | None = None,
-    progress: Progress = Silent(),  # noqa: B008  it has no state
+    progress: Progress = SILENT,
     folder: Callable[[], Path | None] = lambda: None,
     key: str = "",
 ) -> Outcome:
@@ -121,7 +121,7 @@ def measure_model(
     outcome = Outcome(findings=[warning] if warning else [])
     for probe in probes:
         outcome.add(probe.finish())
-    subject = Subject(capture, batches, survey, batch_size, progress, folder, key)
+    subject = Subject(capture, batches, survey, progress, folder, key)
     for plan in plans:
         if plan.study is not None:
             outcome.add(plan.study.run(subject))

@@ -70,7 +70,6 @@ class Stack:
         self.decoder_bias = torch.nn.Parameter(torch.zeros(self.members, 1, width, device=device))
         self.cutoff = torch.zeros(self.members, device=device)
         self.silent = torch.zeros(self.members, self.features, device=device)
-        self.steps = 0
         left_out = {"decoder"} if recipe.tied else set()
         if not recipe.biased:
             left_out.add("decoder_bias")
@@ -140,9 +139,8 @@ class Stack:
             torch.sum(upward, 1, keepdim=True, out=outer)
             if recipe.centred:
                 outer -= torch.bmm(inner, self.encoder.transpose(1, 2))
-        if (
-            recipe.norm_one and decoder is not None
-        ):  # what would change a direction's norm is taken out
+        if recipe.norm_one and decoder is not None:
+            # What would change a direction's norm is taken out.
             along = (decoder * self.decoder).sum(2, keepdim=True)
             decoder.addcmul_(along, self.decoder, value=-1.0)
         if recipe.by_k:
@@ -151,7 +149,6 @@ class Stack:
         if recipe.norm_one:
             self.decoder.div_(self.decoder.norm(dim=2, keepdim=True).clamp_min_(1e-12))
         self.silent.add_(count).masked_fill_(active.any(1), 0.0)
-        self.steps += 1
         return found
 
     @torch.no_grad()
@@ -225,11 +222,10 @@ class Stack:
         return found | {"cutoff": self.cutoff, "silent": self.silent}
 
     @torch.no_grad()
-    def load(self, state: dict[str, Tensor], steps: int) -> None:
+    def load(self, state: dict[str, Tensor]) -> None:
         """Takes a state over."""
         for name, value in self.state().items():
             value.copy_(state[name])
-        self.steps = steps
 
     def weights(self) -> dict[str, Tensor]:
         """What makes the autoencoders, one a member along the first axis."""
@@ -241,7 +237,6 @@ def autoencoder(
     weights: dict[str, Tensor],
     mean: Tensor,
     scale: Tensor,
-    site: str | None = None,
 ) -> Autoencoder:
     """A trained autoencoder that reads activations as they are, not standardised.
 
@@ -253,7 +248,6 @@ def autoencoder(
         weights: Of one member, as `Stack.weights` gives them.
         mean: m (d,).
         scale: s ().
-        site: Where it was trained.
     """
     encoder = weights["encoder"] / scale
     inner = weights["encoder_bias"][0]
@@ -269,6 +263,5 @@ def autoencoder(
         centred=recipe.centred,
         k=recipe.k if recipe.by_k else None,
         threshold=weights["cutoff"].clone() if batch else None,
-        site=site,
         name=recipe.name,
     )

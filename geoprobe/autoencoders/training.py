@@ -116,7 +116,6 @@ class _State:
     epoch: int = 0
     chunk: int = 0
     evaluated: int = 0
-    steps: int = 0
     best: list[float] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
@@ -266,9 +265,9 @@ class Training:
     def _train_on(self, rows: Sequence[Tensor]) -> None:
         at, batch = self._at, self.recipe.batch
         count = len(rows[0])
-        orders = []
         if not count:
             return
+        orders = []
         for site, seed in zip(self.site_of, self.seeds, strict=True):
             mixed = _mixed(seed, self.sites[site], at.epoch, at.chunk)
             draw = torch.Generator().manual_seed(mixed)
@@ -293,7 +292,6 @@ class Training:
             )
         at.sums = [a + float(b) for a, b in zip(at.sums, summed, strict=True)]
         at.summed += len(totals)
-        at.steps = self.stack.steps
         self._say(totals[-1])
 
     def _say(self, losses: Losses) -> None:
@@ -423,7 +421,7 @@ class Training:
         told["history"] = [Point(**point) for point in told["history"]]
         self._at = _State(**told)
         now = {n.removeprefix("now."): v for n, v in tensors.items() if n.startswith("now.")}
-        self.stack.load(now, self._at.steps)
+        self.stack.load(now)
         for name, value in self._best.items():
             value.copy_(tensors[f"best.{name}"])
         self.mean.copy_(tensors["mean"])

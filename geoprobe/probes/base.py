@@ -214,7 +214,8 @@ class Silent:
         """How far something else than a pass is."""
 
 
-_SILENT = Silent()
+SILENT = Silent()
+"""Progress where nobody is told."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,6 @@ class Subject:
         feeds: Gives the corpus in batches, anew at each call; or what else is to be fed, and
             whether progress is told of it.
         survey: What the probes were told.
-        batch_size: Items a batch.
         progress: Told how far it is.
         folder: Makes a folder for what is kept beside the readings; None where nothing is.
         key: What identifies the checkpoint and what it is fed.
@@ -235,8 +235,7 @@ class Subject:
     capture: Capture
     feeds: Callable[..., Iterator[Feed]]
     survey: Survey
-    batch_size: int = 1
-    progress: Progress = _SILENT
+    progress: Progress = SILENT
     folder: Callable[[], Path | None] = lambda: None
     key: str = ""
 

@@ -15,17 +15,15 @@ from geoprobe.measures.estimate import Undefined
 from geoprobe.probes.base import Outcome
 from geoprobe.probes.collapse import head_rows
 from geoprobe.probes.collapse_readings import (
-    A_NULL,
     IMBALANCED,
     NAME,
     ONE_GROUP,
     SHOWN_CLASSES,
-    Value,
-    evaluate,
     groups_of,
     keys_of,
     reading,
 )
+from geoprobe.probes.readings import A_NULL, Value, evaluate
 from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from geoprobe import measures
 from geoprobe.errors import CheckpointError
-from geoprobe.measures.estimate import Undefined, standard_error
+from geoprobe.measures.estimate import Undefined
 from geoprobe.models.layout import PENULTIMATE, kind_of
 from geoprobe.probes.base import Outcome
+from geoprobe.probes.readings import A_NULL, Value, evaluate, jackknifed
 from geoprobe.runs.reading import Reading
 from geoprobe.statistics.threads import in_threads
 
@@ -41,7 +42,6 @@ IMBALANCED = 1.5
 """Classes are called imbalanced where the largest has so many times the samples of the smallest."""
 
 ONE_GROUP = "there is one jackknife group"
-A_NULL = "no standard error: a null, to compare the value with"
 
 LAYER_MEASURES: Mapping[str, tuple[str, LayerFunction]] = {
     "nc1": ("", lambda s, _: measures.nc1(s.within, s.means)),
@@ -56,8 +56,8 @@ LAYER_MEASURES: Mapping[str, tuple[str, LayerFunction]] = {
 """Measures of one site: what they are of, as the key `of` has it, and how they follow from the
 statistics and from one sweep over the pairs of classes."""
 
-Value = float | str
-"""A value, or the reason why there is none."""
+reading = partial(jackknifed, NAME)
+"""A reading of this probe."""
 
 
 @dataclass
@@ -84,44 +84,6 @@ class Layer:
     part_means: list[Array] = field(default_factory=list)
     classes: Any = None
     counts: Any = None
-
-
-def evaluate(function: Callable[..., float], *given: Any) -> Value:
-    """The value of a measure, or the reason why it is undefined."""
-    try:
-        return function(*given)
-    except Undefined as undefined:
-        return undefined.reason
-
-
-def reading(
-    name: str,
-    site: str,
-    keys: Mapping[str, Key],
-    value: Value,
-    parts: Sequence[Value],
-    n: int,
-    why: str = "",
-) -> Reading:
-    """A reading with its jackknife.
-
-    Args:
-        name: The measure.
-        site: Where it is from.
-        keys: What else it depends on.
-        value: Its value or the reason why there is none.
-        parts: The same without each group; none where no groups were kept.
-        n: Rows behind it.
-        why: Why there are no groups.
-    """
-    if isinstance(value, str):
-        return Reading("", NAME, name, site, keys, None, None, n, reason=value)
-    if not parts:
-        reason = why if why.startswith("no ") else f"no standard error: {why}"
-        return Reading("", NAME, name, site, keys, value, None, n, reason=reason)
-    stderr, reason = standard_error(value, [p for p in parts if not isinstance(p, str)])
-    reason = "" if stderr is not None else f"no standard error: {reason}"
-    return Reading("", NAME, name, site, keys, value, stderr, n, reason=reason)
 
 
 def keys_of(probe: CollapseProbe, name: str, site: str, **more: Key) -> dict[str, Key]:

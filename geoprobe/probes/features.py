@@ -102,7 +102,7 @@ class FeaturesOptions:
                 if getattr(self, name) != getattr(type(self), name):
                     option = f"--{name.replace('_', '-')}"
                     raise UsageError(f"{option} is for --train, and --sae was given; leave it out.")
-        by_k = self.architecture in ("topk", "batchtopk")
+        by_k = self.recipe.by_k
         if not by_k and self.k is not None:
             raise UsageError(
                 f"--k {self.k} is for topk and batchtopk; give --architecture, or --l1 for how "
@@ -113,7 +113,6 @@ class FeaturesOptions:
                 f"--l1 {self.l1:g} is for --architecture tied or standard; give --k for how sparse "
                 f"a {self.architecture} one is."
             )
-        _ = self.recipe  # a wrong one is said before anything is loaded
 
     @property
     def recipe(self) -> Recipe:
@@ -121,12 +120,11 @@ class FeaturesOptions:
         return Recipe(
             architecture=self.architecture,
             expansion=self.expansion,
-            l1=0.1 if self.l1 is None else self.l1,
             reduction=self.reduction,
-            k=32 if self.k is None else self.k,
             lr=self.lr,
             batch=self.sae_batch,
             standardise=not self.raw,
+            **{n: v for n in ("l1", "k") if (v := getattr(self, n)) is not None},
         )
 
     @property

@@ -68,6 +68,11 @@ def rows_of(
     return (x[mask] if feed.padded else x.flatten(0, 1)), items, sink
 
 
+def those(rows: Tensor, kept: NDArray[np.bool_]) -> Tensor:
+    """The rows (m, d) that are kept (m,); as they are where all of them are."""
+    return rows if kept.all() else rows[torch.from_numpy(kept).to(rows.device)]
+
+
 @dataclass
 class Evaluation:
     """Sums of the codes of several autoencoders, over one pass.
@@ -120,14 +125,9 @@ class Evaluation:
         rows, items, sink = rows_of(activations, feed, self.sinks)
         if self.only is not None:
             kept = np.isin(items, self.only)
-            rows, items, sink = (
-                rows[torch.from_numpy(kept).to(rows.device)],
-                items[kept],
-                sink[kept],
-            )
+            rows, items, sink = those(rows, kept), items[kept], sink[kept]
         if self.spread:
-            usual = rows if not sink.any() else rows[torch.from_numpy(~sink).to(rows.device)]
-            self.moments[site].update(usual, 0)
+            self.moments[site].update(those(rows, ~sink), 0)
         self.add(site, rows, items, sink)
 
     def add(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from geoprobe.errors import UsageError
-from geoprobe.measures.estimate import Undefined, standard_error
+from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.features import loss_recovered
 from geoprobe.probes.base import Outcome, Subject
 from geoprobe.probes.features_evaluation import Member, Sinks, by_site
 from geoprobe.probes.features_readings import GIVEN, NAME
 from geoprobe.probes.features_training import Part
 from geoprobe.probes.next_tokens import losses
-from geoprobe.runs.reading import Reading
+from geoprobe.probes.readings import evaluate, jackknifed
 from geoprobe.statistics import GROUPS
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoprobe.probes.base import Feed
+    from geoprobe.runs.reading import Reading
 
 ABLATIONS = ("zero", "mean")
 
@@ -159,17 +159,6 @@ def _reading(
     }
     if member.seed is not None:
         keys["seed"] = str(member.seed)
+    parts = [evaluate(value, int(group)) for group in np.flatnonzero(clean[1])]
     n = int(clean[1].sum())
-    try:
-        whole = value()
-    except Undefined as undefined:
-        return Reading(
-            "", NAME, "loss_recovered", member.site, keys, None, None, n, "exact", undefined.reason
-        )
-    parts = []
-    for group in np.flatnonzero(clean[1]):
-        with suppress(Undefined):
-            parts.append(value(int(group)))
-    error, reason = standard_error(whole, parts)
-    reason = "" if error is not None else f"no standard error: {reason}"
-    return Reading("", NAME, "loss_recovered", member.site, keys, whole, error, n, "exact", reason)
+    return jackknifed(NAME, "loss_recovered", member.site, keys, evaluate(value), parts, n)

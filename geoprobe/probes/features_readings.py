@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoprobe.measures import features as rules
-from geoprobe.measures.estimate import Undefined, standard_error
+from geoprobe.measures.estimate import Undefined
 from geoprobe.probes.base import Outcome
+from geoprobe.probes.readings import A_NULL, evaluate, jackknifed
 from geoprobe.runs.reading import Key, Reading
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ NAME = "features"
 GIVEN, RANDOM, GAUSSIAN = "given", "random_model", "gaussian"
 """Whose activations are encoded: the checkpoint's, or a null's."""
 
-NULL = "no standard error: a null, to compare the value with"
+_GROUPS_THEMSELVES = "no standard error: it compares the jackknife groups themselves"
 ONE_WAY = "no standard error: leaving sequences out can only raise it"
 
 
@@ -121,11 +122,23 @@ def _each(one: Measured, sinks: str) -> dict[tuple[str, str], Reading]:
         else []
     )
     found = {}
-    for (measure, convention), evaluate in _measures(one).items():
-        why = NULL if one.of != GIVEN else ONE_WAY if measure == "dead_share" else ""
-        found[measure, convention] = reading(
-            measure, one.site, keys, evaluate, full, parts, why, convention
+
+    def add(
+        measure: str, convention: str, function: Evaluate, why: str, kept: Sequence[CodeSums] = ()
+    ) -> None:
+        value = evaluate(function, full) if full.rows else "there are no samples"
+        left_out = [evaluate(function, part) for part in kept]
+        found[measure, convention] = jackknifed(
+            NAME, measure, one.site, keys, value, left_out, full.rows, why, convention
         )
+
+    for (measure, convention), function in _measures(one).items():
+        if one.of != GIVEN:
+            add(measure, convention, function, A_NULL)
+        elif measure == "dead_share":
+            add(measure, convention, function, ONE_WAY)
+        else:
+            add(measure, convention, function, "", parts)
     if one.of == GIVEN and len(groups) > 1 and not one.held_out:
         halves = [
             one.sums.sums(sinks=counted, without=[g for g in groups if g % 2 != side])
@@ -136,58 +149,8 @@ def _each(one: Measured, sinks: str) -> dict[tuple[str, str], Reading]:
             def saturated(whole: CodeSums, scale: Any = scale) -> float:
                 return rules.saturation([half.mass * scale for half in halves], whole.mass * scale)
 
-            found["saturation", convention] = reading(
-                "saturation",
-                one.site,
-                keys,
-                saturated,
-                full,
-                (),
-                "no standard error: it compares the jackknife groups themselves",
-                convention,
-            )
+            add("saturation", convention, saturated, _GROUPS_THEMSELVES)
     return found
-
-
-def reading(
-    measure: str,
-    site: str,
-    keys: Mapping[str, Key],
-    evaluate: Evaluate,
-    full: CodeSums,
-    parts: Sequence[CodeSums],
-    why: str,
-    convention: str,
-) -> Reading:
-    """A reading with its jackknife, or the reason why there is none.
-
-    Args:
-        measure: Its measure.
-        site: Its site.
-        keys: Its keys.
-        evaluate: Gives the value of sums.
-        full: All sums.
-        parts: The sums without each group.
-        why: Why there is no standard error, if that is known.
-        convention: Its convention.
-    """
-    try:
-        if not full.rows:
-            raise Undefined("there are no samples")
-        value = evaluate(full)
-    except Undefined as undefined:
-        return Reading(
-            "", NAME, measure, site, keys, None, None, full.rows, convention, undefined.reason
-        )
-    if why:
-        return Reading("", NAME, measure, site, keys, value, None, full.rows, convention, why)
-    left_out = []
-    for part in parts:
-        with suppress(Undefined):  # what is left has no value, a replicate less
-            left_out.append(evaluate(part))
-    error, reason = standard_error(value, left_out)
-    reason = "" if error is not None else f"no standard error: {reason}"
-    return Reading("", NAME, measure, site, keys, value, error, full.rows, convention, reason)
 
 
 def _mean(keys: Mapping[str, Key], seeds: Sequence[Reading]) -> Reading:

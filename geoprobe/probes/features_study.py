@@ -20,11 +20,12 @@ from geoprobe.probes.features_readings import GAUSSIAN, NAME, RANDOM, readings_o
 from geoprobe.probes.features_training import split, train_members, train_on_rows
 
 if TYPE_CHECKING:
+    import torch
+
     from geoprobe.autoencoders.training import Trained
     from geoprobe.models.capture import Capture
     from geoprobe.probes.features import FeaturesOptions, FeaturesProbe
     from geoprobe.probes.features_evaluation import Sinks
-    from geoprobe.runs.reading import Reading
 
 _SETTLED = 0.03
 """Change of effective features between two evaluations below which a training is at its end."""
@@ -141,11 +142,9 @@ class FeaturesStudy:
                 here = [Member(site, options.recipe.name, one.autoencoder, 0)]
             drawn = Evaluation(here, count, of=GAUSSIAN, device=evaluation.device)
             drawn.add(site, rows, np.arange(count), np.zeros(count, dtype=bool))
-            found += drawn.measured()
-        outcome = readings_of(found)
-        if probe.rule is not None:  # the moments are of tokens that are no sinks
-            outcome.readings = [_without_sinks(reading) for reading in outcome.readings]
-        return outcome
+            # The moments are of tokens that are no sinks, where these can be told.
+            found += [replace(one, sinks=(probe.usual_sinks,)) for one in drawn.measured()]
+        return readings_of(found)
 
     def _random_model(self, subject: Subject, members: Sequence[Member]) -> Outcome:
         """The same on a randomly initialised model; once for all checkpoints of one architecture.
@@ -174,7 +173,7 @@ class FeaturesStudy:
             beside = None if folder is None else folder.parent / f"random-model-{digest}"
             if beside is not None:
                 beside.mkdir(exist_ok=True)
-            kept = _kept(beside, self._sites(), self.options.recipe.name)
+            kept = _kept(beside, self._sites(), self.options.recipe.name, capture.device)
             if kept is not None:
                 members = kept
             else:
@@ -204,10 +203,6 @@ def _observe(subject: Subject, capture: Capture, *evaluations: Evaluation) -> No
                 evaluation.observe(site, activations, batch.at(activations))
 
         capture.run(batch.inputs, evaluations[0].sites(), observe)
-
-
-def _without_sinks(reading: Reading) -> Reading:
-    return replace(reading, keys={**reading.keys, "sinks": "out"})
 
 
 def _warning(code: str, message: str) -> Outcome:
@@ -254,13 +249,18 @@ def _forget_states(folder: Path | None) -> None:
             state.unlink()
 
 
-def _kept(folder: Path | None, sites: Sequence[str], name: str) -> list[Member] | None:
+def _kept(
+    folder: Path | None, sites: Sequence[str], name: str, device: torch.device
+) -> list[Member] | None:
     """Autoencoders of a null that an earlier process has trained, if they are all there."""
     if folder is None or not all((folder / s / "seed-0" / "cfg.json").is_file() for s in sites):
         return None
     from geoprobe.autoencoders.formats import read_autoencoder
 
-    return [Member(s, name, read_autoencoder(folder / s / "seed-0"), 0) for s in sites]
+    return [
+        Member(site, name, read_autoencoder(folder / site / "seed-0").to(device), 0)
+        for site in sites
+    ]
 
 
 def _save(members: Sequence[Member], folder: Path | None, family: str) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from geoprobe.autoencoders.training import Length, Rows, Trained, Training
 from geoprobe.errors import UsageError
-from geoprobe.probes.features_evaluation import Member, Sinks, rows_of
+from geoprobe.probes.features_evaluation import Member, Sinks, rows_of, those
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,8 +79,6 @@ class Activations:
         sites: The sites.
         train: Items to train on.
         test: Items that are held out.
-        seed: Seed of the order of items.
-        rows: Samples of a chunk.
         sinks: The rule for tokens that are left out; None leaves none out.
     """
 
@@ -90,13 +88,11 @@ class Activations:
     sites: Sequence[str]
     train: NDArray[np.int64]
     test: NDArray[np.int64]
-    seed: int
-    rows: int
     sinks: Sinks | None
 
     def chunks(self, epoch: int, skip: int = 0) -> Iterator[list[Tensor]]:
         """Samples of every site (n, d), some items at a time, in the epoch's own order."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.train)
+        order = np.random.default_rng([self.subject.seed, epoch]).permutation(self.train)
         yield from self._by_chunk(order, skip)
 
     def held_out(self) -> Iterator[list[Tensor]]:
@@ -104,10 +100,9 @@ class Activations:
         yield from self._by_chunk(self.test, 0)
 
     def _by_chunk(self, index: NDArray[np.int64], skip: int) -> Iterator[list[Tensor]]:
-        survey = self.subject.survey
-        each = max(survey.times.values(), default=1)
+        each = max(self.subject.survey.times.values(), default=1)
         ends = np.cumsum(self.corpus.lengths[index] * each)
-        number = (ends - 1) // self.rows
+        number = (ends - 1) // _CHUNK_ROWS
         for chunk in np.unique(number)[skip:]:
             yield self._collect(index[number == chunk])
 
@@ -117,9 +112,7 @@ class Activations:
 
             def observe(site: str, activations: Tensor, batch: Any = batch) -> None:
                 rows, _, sink = rows_of(activations, batch.at(activations), self.sinks)
-                if sink.any():
-                    rows = rows[torch.from_numpy(~sink).to(rows.device)]
-                found[site].append(rows.clone())
+                found[site].append(those(rows, ~sink).clone())
 
             self.capture.run(batch.inputs, self.sites, observe)
         return [torch.cat(found[site]) for site in self.sites]
@@ -175,17 +168,7 @@ def train_members(
     trained: list[Trained] = []
     for some in _shares(sites, capture, recipe, len(seeds), survey.memory):
         width = capture.layout.width_of(some[0])
-        source = Activations(
-            subject,
-            capture,
-            corpus,
-            some,
-            train,
-            test,
-            subject.seed,
-            _CHUNK_ROWS,
-            sinks,
-        )
+        source = Activations(subject, capture, corpus, some, train, test, sinks)
         told = f"{what}{some[0]}" + (f" to {some[-1]}" if len(some) > 1 else "")
         state = _state_file(folder, some)
         every = min(length.every, int(corpus.lengths[train].sum()) or length.every)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,9 @@ import numpy as np
 from geoprobe import measures
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.measures import sinks as rules
-from geoprobe.measures.estimate import Undefined, standard_error
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Survey
+from geoprobe.probes.readings import evaluate, jackknifed
 from geoprobe.probes.sinks_found import CANDIDATES, Found, Stream
-from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoprobe.models.layout import Layout
-    from geoprobe.runs.reading import Key
+    from geoprobe.runs.reading import Key, Reading
 
 NAME = "sinks"
 PROBE_TEXTS = ("natural", "random", "repeat")
@@ -305,16 +303,10 @@ def reading(
         *more: Further arrays for `measure`, of the same first axis.
     """
     groups = sequences % GROUPS
-    value: float | None = None
-    try:
-        value = measure(values, *more)
-    except Undefined as undefined:
-        return Reading("", NAME, name, site, keys, None, None, len(values), reason=undefined.reason)
+    value = evaluate(measure, values, *more)
     left_out = []
-    for group in np.unique(groups):
-        kept = groups != group
-        with suppress(Undefined):  # what is left has no value, a replicate less
-            left_out.append(measure(values[kept], *(m[kept] for m in more)))
-    stderr, reason = standard_error(value, left_out)
-    reason = "" if stderr is not None else f"no standard error: {reason}"
-    return Reading("", NAME, name, site, keys, value, stderr, len(values), reason=reason)
+    if not isinstance(value, str):
+        for group in np.unique(groups):
+            kept = groups != group
+            left_out.append(evaluate(measure, values[kept], *(m[kept] for m in more)))
+    return jackknifed(NAME, name, site, keys, value, left_out, len(values))

@@ -7,7 +7,6 @@ blocks, as they are and after random rotations; behind it the matrices of the we
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,10 @@ import torch
 
 from geoprobe import measures
 from geoprobe.errors import CheckpointError, UsageError
-from geoprobe.measures.estimate import Undefined, standard_error
 from geoprobe.measures.neurons import TOP, excess_kurtosis, paired_cosines, top_share
 from geoprobe.models.layout import Layout, kind_of
 from geoprobe.probes.base import Cost, Feed, Outcome, Plan, Subject, Survey
+from geoprobe.probes.readings import A_NULL, evaluate, jackknifed
 from geoprobe.probes.superposition_names import (
     INPUTS,
     KINDS,
@@ -30,14 +29,12 @@ from geoprobe.probes.superposition_names import (
     weight_sites,
 )
 from geoprobe.probes.superposition_weights import (
-    A_NULL,
     FIXED,
     NAME,
     GaussianRows,
     matrix_readings,
     operations,
 )
-from geoprobe.runs.reading import Reading
 from geoprobe.statistics import GROUPS
 from geoprobe.statistics.neurons import Central, NeuronMoments, Rotation, chunk_rows
 
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoprobe.autoencoders.autoencoder import Autoencoder
-    from geoprobe.runs.reading import Key
+    from geoprobe.runs.reading import Key, Reading
 
 MOST_ROTATIONS = 8
 _TOP_COORDINATES = 20
@@ -256,20 +253,12 @@ def _reading(
 ) -> Reading:
     """A reading with its jackknife; of a null (`parts` is None) without."""
     keys: dict[str, Key] = {"of": "activations", "tokens": "all", "basis": basis}
-    n = full[0].n
-    try:
-        value = function(full)
-    except Undefined as undefined:
-        return Reading("", NAME, name, site, keys, None, None, n, reason=undefined.reason)
     if parts is None:
-        return Reading("", NAME, name, site, keys, value, None, n, reason=A_NULL)
-    left_out = []
-    for part in parts:
-        with suppress(Undefined):  # what is left has no value, a replicate less
-            left_out.append(function(part))
-    stderr, reason = standard_error(value, left_out)
-    reason = "" if stderr is not None else f"no standard error: {reason}"
-    return Reading("", NAME, name, site, keys, value, stderr, n, reason=reason)
+        left_out, why = [], A_NULL
+    else:
+        left_out, why = [evaluate(function, part) for part in parts], ""
+    value = evaluate(function, full)
+    return jackknifed(NAME, name, site, keys, value, left_out, full[0].n, why)
 
 
 class WeightStudy:
@@ -335,12 +324,9 @@ class WeightStudy:
             return found
         cosines = paired_cosines(rows, WeightRows(matrix.partner))
         keys: dict[str, Key] = {"of": "weights", "rows": "given"}
-        try:
-            value, reason = measures.in_out_cosine(cosines), FIXED
-        except Undefined as undefined:
-            value, reason = None, undefined.reason
+        value = evaluate(measures.in_out_cosine, cosines)
         found.readings.append(
-            Reading("", NAME, "in_out_cosine", site, keys, value, None, len(cosines), reason=reason)
+            jackknifed(NAME, "in_out_cosine", site, keys, value, [], len(cosines), FIXED)
         )
         found.arrays[f"{NAME}/{site}/in_out_cosine"] = cosines.astype(np.float32)
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ from geoprobe.measures.superposition import (
     row_norms,
 )
 from geoprobe.probes.base import Outcome
-from geoprobe.runs.reading import Reading
+from geoprobe.probes.readings import A_NULL, Value, evaluate, jackknifed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,6 @@ _FAINT, _FAINT_SHARE = 0.01, 0.2
 _NOT = next(name for name, value in PLATEAUS.items() if value == 0)
 
 FIXED = "no standard error: a property of the weights"
-A_NULL = "no standard error: a null, to compare the value with"
 _COUNTED = "no standard error: it follows from the numbers of rows and dimensions"
 _TILE = 64
 
@@ -91,7 +90,7 @@ class GaussianRows:
 
 class _Null(NamedTuple):
     dimensionality: float
-    interference: float | None
+    interference: Value
     shares: Mapping[str, float]
 
 
@@ -100,7 +99,7 @@ def _null(n: int, m: int, seed: int) -> _Null:
     """The same of independent Gaussian rows; once for all matrices of a shape."""
     drawn = GaussianRows(n, m, seed)
     values = measures.dimensionality(drawn)
-    mean = None if n < 2 else measures.interference(drawn)
+    mean = "there are fewer than two rows" if n < 2 else measures.interference(drawn)
     return _Null(float(values.mean()), mean, plateau_share(values))
 
 
@@ -149,16 +148,14 @@ def matrix_readings(
 
     def add(
         measure: str,
-        value: float | str | None,
-        reason: str = FIXED,
+        value: Value,
+        why: str = FIXED,
         rows: str = "given",
         convention: str = "exact",
     ) -> None:
         keys: dict[str, Key] = {"of": "weights", "rows": rows}
-        if not isinstance(value, float | int):
-            value, reason = None, value or "there are fewer than two rows"
         outcome.readings.append(
-            Reading("", NAME, measure, name, keys, value, None, n, convention, reason)
+            jackknifed(NAME, measure, name, keys, value, [], n, why, convention)
         )
 
     values = measures.dimensionality(given)
@@ -167,9 +164,9 @@ def matrix_readings(
     add("dimensionality_sum", measures.total_dimensionality(values))
     units: Gram = gram(given, unit=True)
     add("matrix_rank", float(measures.matrix_rank(units)))
-    add("interference", _value(measures.interference, units))
+    add("interference", evaluate(measures.interference, units))
     add("interference", null.interference, A_NULL, "gaussian")
-    add("welch_bound", _value(measures.welch_bound, units.rows, m), _COUNTED)
+    add("welch_bound", evaluate(measures.welch_bound, units.rows, m), _COUNTED)
     if not skip_coherence:
         try:
             pair = measures.closest_pair(given)
@@ -182,19 +179,11 @@ def matrix_readings(
             ("dimensions_per_feature", measures.dimensions_per_feature),
             ("frobenius_psi", measures.frobenius_psi),
         ):
-            add(measure, _value(function, given, convention), convention=convention)
+            add(measure, evaluate(function, given, convention), convention=convention)
     add("row_norm", measures.row_norm(norms))
     outcome.arrays = _arrays(name, values, norms, each_norm)
     outcome.findings += _plateaus(name, values, null)
     return outcome
-
-
-def _value(function: Callable[..., float], *given: Any) -> float | str:
-    """The value of a measure, or the reason why it is undefined."""
-    try:
-        return function(*given)
-    except Undefined as undefined:
-        return undefined.reason
 
 
 def _arrays(name: str, values: Array, norms: Array, each_norm: bool) -> dict[str, NDArray[Any]]:

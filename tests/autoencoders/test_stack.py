@@ -112,7 +112,6 @@ def test_the_autoencoder_reads_activations_as_they_are(architecture: Any) -> Non
     """Folding mean and scale into the weights changes no code and no reconstruction."""
     recipe = Recipe(architecture, k=K)
     stack = stack_of(recipe)
-    stack.steps = 1
     stack.cutoff.fill_(0.4)
     mean, scale = torch.randn(1, WIDTH) * 10, torch.tensor(7.0)
     x = torch.randn(50, WIDTH) * 7 + mean
@@ -132,7 +131,7 @@ def test_a_state_goes_on_where_it_was() -> None:
     for i in range(6):
         x = torch.randn(1, 32, WIDTH, generator=torch.Generator().manual_seed(i))
         if i == 3:
-            other.load({k: v.clone() for k, v in one.state().items()}, one.steps)
+            other.load({k: v.clone() for k, v in one.state().items()})
         if i >= 3:
             other.step(x)
         one.step(x)
