@@ -217,8 +217,9 @@ def _measure_series(arguments: list[str], job: Job, select: Mapping[str, Any]) -
         ) from error
     import torch
 
+    from geoprobe.entries import checkpoint_entry
     from geoprobe.models.series import to_download
-    from geoprobe.survey import Settings, checkpoint_entry, survey_series
+    from geoprobe.survey import Settings, survey_series
 
     options, found, measurable = job.options, ready.found, ready.measurable
     device, dtype = ready.device, ready.dtype
@@ -255,13 +256,14 @@ def _measure_series(arguments: list[str], job: Job, select: Mapping[str, Any]) -
 def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
     import numpy as np
 
+    from geoprobe.entries import describe_model
     from geoprobe.models.capture import Capture
     from geoprobe.models.factory import describe
     from geoprobe.models.families import FAMILIES
     from geoprobe.models.layout import find_layout
     from geoprobe.models.loading import Loaded, module_fingerprint
     from geoprobe.models.selfcheck import self_check
-    from geoprobe.survey import choose_batch_size, describe_model, measure_model
+    from geoprobe.survey import choose_batch_size, measure_model
 
     if tokenizer is None and job.options.data is None:
         raise UsageError(

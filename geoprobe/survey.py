@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from geoprobe.corpora import Corpora, stamps
+from geoprobe.entries import checkpoint_entry, describe, describe_model
 from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
 from geoprobe.feeds import feed, feeds
 from geoprobe.models.capture import Capture
@@ -23,7 +24,7 @@ from geoprobe.models.loading import (
 )
 from geoprobe.models.pretrained import one_line
 from geoprobe.models.selfcheck import self_check
-from geoprobe.models.series import Checkpoint, fingerprint
+from geoprobe.models.series import Checkpoint
 from geoprobe.placement import batch_size_for, free_memory, statistics_device
 from geoprobe.probes.base import (
     PILOT_SEQUENCES,
@@ -452,41 +453,6 @@ def series_findings(run: Run, plans: Sequence[Plan]) -> list[dict[str, Any]]:
     if not found:
         found = [finding for plan in plans for finding in plan.series(run)]
     return found
-
-
-def describe_model(layout: Layout) -> dict[str, Any]:
-    """What makes the readings of two checkpoints comparable."""
-    return {"family": layout.family, "depth": layout.depth, "width": layout.width}
-
-
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The entry of a checkpoint in a run, fingerprint included.
-
-    Raises:
-        CheckpointError: The checkpoint vanished or cannot be read.
-    """
-    if checkpoint.incomplete:
-        raise CheckpointError(f"{checkpoint.label}: {checkpoint.incomplete}.")
-    try:
-        return checkpoint_entry(checkpoint, fingerprint(checkpoint))
-    except OSError as error:
-        raise CheckpointError(f"{checkpoint.label}: cannot be read ({error}).") from error
-
-
-def checkpoint_entry(checkpoint: Checkpoint, digest: str) -> dict[str, Any]:
-    """The entry of a checkpoint in a run."""
-    return {
-        "label": checkpoint.label,
-        "step": checkpoint.step,
-        "tokens": checkpoint.tokens,
-        "stage": checkpoint.stage,
-        "epoch": checkpoint.epoch,
-        "fingerprint": digest,
-    } | (
-        {}
-        if (remote := checkpoint.remote) is None
-        else {"repo": remote.repo, "revision": remote.revision, "commit": remote.commit}
-    )
 
 
 def choose_batch_size(capture: Capture, corpus: Inputs) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.commands.rank import run_verb
+from geoprobe.commands.measuring import run_verb
 
 _MEASURE = "What is measured"
 

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console
 
 from geoprobe.reports import html, tables
 from geoprobe.reports.features import POOR, QUALITY, features_tables
 from geoprobe.reports.features_frames import TRAINING
 from geoprobe.reports.html import write_charts, write_report
-from geoprobe.reports.parts import Filled, filled
+from geoprobe.reports.parts import Filled
 from geoprobe.reports.subject import Subject
 from geoprobe.reports.superposition import summary
-from geoprobe.reports.terminal import render
 from geoprobe.runs.folder import Run
 from tests.reports.factory import HOSTILE, make_run
 from tests.reports.features_factory import EXACT, NAME, RECOVERED, SITES, make_features_run
+from tests.reports.looking import charts_of, in_terminal, on_one_line, rows_of, values_of
 from tests.reports.test_html import Document
-
-
-def _charts(*runs: Run) -> dict[str, Filled]:
-    subject = Subject.of(runs)
-    parts, frames = html._parts(subject)
-    return {c.name: filled(c, s, frames, subject) for s in parts for c in s.charts}
-
-
-def _rows(chart: Filled, table: str = "readings", **where: Any) -> list[dict[str, Any]]:
-    rows = chart.spec["datasets"][table]
-    return [r for r in rows if all(r[name] == value for name, value in where.items())]
-
-
-def _values(chart: Filled, table: str = "readings", **where: Any) -> list[float]:
-    return [r["value"] for r in _rows(chart, table, **where)]
-
-
-def _terminal(run: Run, width: int = 100) -> str:
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    render(run, Console(file=stream, width=width, force_terminal=False))
-    stream.flush()
-    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +27,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def charts(series: Run) -> dict[str, Filled]:
-    return _charts(series)
+    return charts_of(series)
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +49,22 @@ def test_psi_by_site_is_the_seeds_mean_without_sinks_beside_its_nulls(
     charts: dict[str, Filled],
 ) -> None:
     chart = charts["features-depth"]
-    assert {r["site"] for r in _rows(chart)} == set(SITES)
-    assert _values(chart, line="this model") == [0.5, 1.0, 2.0]
-    assert [r["stderr"] for r in _rows(chart, line="this model")] == [0.005, 0.01, 0.02]
-    assert _values(chart, line="random model") == [3.0] * 3
-    assert _values(chart, line="Gaussian data") == [1.25] * 3
-    assert {r["checkpoint"] for r in _rows(chart)} == {"step64"}
-    assert {(r["convention"], r["n"]) for r in _rows(chart)} == {("codes", 900)}
+    assert {r["site"] for r in rows_of(chart)} == set(SITES)
+    assert values_of(chart, line="this model") == [0.5, 1.0, 2.0]
+    assert [r["stderr"] for r in rows_of(chart, line="this model")] == [0.005, 0.01, 0.02]
+    assert values_of(chart, line="random model") == [3.0] * 3
+    assert values_of(chart, line="Gaussian data") == [1.25] * 3
+    assert {r["checkpoint"] for r in rows_of(chart)} == {"step64"}
+    assert {(r["convention"], r["n"]) for r in rows_of(chart)} == {("codes", 900)}
     assert chart.heading == f"psi by site · {NAME} · step64 · sinks dropped"
 
 
 def test_psi_over_training_is_of_the_last_site(charts: dict[str, Filled]) -> None:
     chart = charts["features-course"]
-    assert _values(chart, line="this model") == [0.5, 1.0, 2.0]
-    assert {r["site"] for r in _rows(chart)} == {"final"}
-    assert [r["x"] for r in _rows(chart, line="this model")] == [0, 8, 64]
-    assert len(_values(chart, line="random model")) == 3
+    assert values_of(chart, line="this model") == [0.5, 1.0, 2.0]
+    assert {r["site"] for r in rows_of(chart)} == {"final"}
+    assert [r["x"] for r in rows_of(chart, line="this model")] == [0, 8, 64]
+    assert len(values_of(chart, line="random model")) == 3
 
 
 def test_sinks_and_the_convention_can_be_chosen(series: Run) -> None:
@@ -112,25 +83,25 @@ def test_sinks_and_the_convention_can_be_chosen(series: Run) -> None:
 
 def test_quality_stands_beside_f(charts: dict[str, Filled]) -> None:
     chart = charts["features-quality"]
-    assert {r["measure"] for r in _rows(chart)} == set(QUALITY.values())
+    assert {r["measure"] for r in rows_of(chart)} == set(QUALITY.values())
     given = {"line": "this model", "site": "final"}
     for measure, want in (
         *(("effective_features", 200.0), ("saturation", 0.99)),
         *EXACT.items(),
         *((f"loss_recovered {a}", v) for a, v in RECOVERED.items()),
     ):
-        (value,) = _values(chart, measure=QUALITY[measure], **given)
+        (value,) = values_of(chart, measure=QUALITY[measure], **given)
         assert value == pytest.approx(want), measure
 
 
 def test_the_curve_and_the_training_are_of_the_newest_checkpoint(
     charts: dict[str, Filled],
 ) -> None:
-    curve = _rows(charts["features-curve"], "curve", site="final")
+    curve = rows_of(charts["features-curve"], "curve", site="final")
     assert [(r["samples"], r["value"]) for r in curve] == [(100, 50), (200, 90), (400, 100)]
     training = charts["features-training"]
     for seed in ("0", "1"):
-        rows = _rows(training, "training", site="final", seed=seed)
+        rows = rows_of(training, "training", site="final", seed=seed)
         held = [r for r in rows if r["measure"] == TRAINING["held_out"]]
         assert [(r["samples"], r["value"]) for r in held] == [
             *((100, 8), (200, 4)),
@@ -165,7 +136,7 @@ def test_the_table_has_all_sites_and_the_course(series: Run) -> None:
 
 
 def test_the_terminal_has_the_values_and_fits_80_columns(series: Run) -> None:
-    text = _terminal(series, width=80)
+    text = in_terminal(series, width=80)
     assert max(map(len, text.splitlines())) <= 80
     row = next(line for line in text.splitlines() if line.startswith("final"))
     want = ["200", "2.000±0.020", "3.00", "1.25", "40.0", "0.800", "0.125", "0.940"]
@@ -204,9 +175,9 @@ def test_what_explains_too_little_is_set_back_and_hollow(tmp_path: Path) -> None
     assert list(newest.muted) == [2]
     assert f"explained variance under {POOR:g}" in newest.note
     assert list(course.muted) == [0, 1, 2]
-    chart = _charts(run)["features-depth"]
-    assert [r["poor"] for r in _rows(chart, line="this model")] == [0, 0, 1]
-    assert {r["poor"] for r in _rows(chart, line="random model")} == {0}
+    chart = charts_of(run)["features-depth"]
+    assert [r["poor"] for r in rows_of(chart, line="this model")] == [0, 0, 1]
+    assert {r["poor"] for r in rows_of(chart, line="random model")} == {0}
     section = next(s for s in html._parts(Subject.of([run]))[0] if s.name == "features")
     assert "Hollow: explained variance under 0.5" in section.charts[0].caption
     assert summary(Subject.of([run]), "net").endswith("-0.300, so that it means little.")
@@ -216,16 +187,16 @@ def test_what_explains_too_little_is_set_back_and_hollow(tmp_path: Path) -> None
 
 def test_undefined_readings_are_told_and_drawn_nowhere(tmp_path: Path) -> None:
     run = make_features_run(tmp_path / "run", undefined=("final", "block.0"))
-    chart = _charts(run)["features-depth"]
-    assert {r["site"] for r in _rows(chart, line="this model")} == {"block.1"}
-    flat = _flat(_terminal(run))
+    chart = charts_of(run)["features-depth"]
+    assert {r["site"] for r in rows_of(chart, line="this model")} == {"block.1"}
+    flat = on_one_line(in_terminal(run))
     assert "Undefined (-): no feature is ever active." in flat
     assert "psi is undefined: no feature is ever active." in flat
     write_report([run], tmp_path / "r.html")
     whole = make_features_run(tmp_path / "whole", undefined=SITES, nulls=())
-    assert "features-depth" not in _charts(whole)
+    assert "features-depth" not in charts_of(whole)
     write_report([whole], tmp_path / "w.html")
-    assert "psi is undefined" in _flat(_terminal(whole))
+    assert "psi is undefined" in on_one_line(in_terminal(whole))
 
 
 def test_one_checkpoint_one_site_and_nothing_beside(tmp_path: Path) -> None:
@@ -239,9 +210,9 @@ def test_one_checkpoint_one_site_and_nothing_beside(tmp_path: Path) -> None:
         recovered=False,
         trained=False,
     )
-    shown = _charts(run)
+    shown = charts_of(run)
     assert tuple(shown) == ("features-depth", "features-quality", "features-curve")
-    assert _values(shown["features-depth"]) == [2.0 * 1.01 * 1.5]
+    assert values_of(shown["features-depth"]) == [2.0 * 1.01 * 1.5]
     assert shown["features-depth"].heading == f"psi by site · {NAME} · model"
     (table,) = features_tables(run)
     assert table.title.endswith(f"model, {NAME}: 1,000 samples")
@@ -261,8 +232,8 @@ def test_loaded_ones_have_no_seed_and_are_chosen_where_a_site_has_several(tmp_pa
     (control,) = (c for c in section.controls if c.name == "shown")
     assert control.label == "Autoencoder"
     assert [o.value for o in control.options] == ["16k", "65k"]
-    shown = _charts(run)
-    assert _values(shown["features-depth"], line="this model") == [1.0, 2.0]
+    shown = charts_of(run)
+    assert values_of(shown["features-depth"], line="this model") == [1.0, 2.0]
     assert "features-training" not in shown
     newest, *courses = features_tables(run)
     assert [row[:2] for row in newest.rows] == [
@@ -278,19 +249,19 @@ def test_loaded_ones_have_no_seed_and_are_chosen_where_a_site_has_several(tmp_pa
 def test_ones_of_different_names_one_a_site_are_shown_together(tmp_path: Path) -> None:
     saes = {site: [f"{site}.hook"] for site in SITES}
     run = make_features_run(tmp_path / "run", saes=saes)
-    shown = _charts(run)["features-depth"]
-    assert _values(shown, line="this model") == [0.5, 1.0, 2.0]
+    shown = charts_of(run)["features-depth"]
+    assert values_of(shown, line="this model") == [0.5, 1.0, 2.0]
     assert shown.heading == "psi by site · one a site · step64 · sinks dropped"
-    assert [r["sae"] for r in _rows(shown, line="this model")] == [saes[s][0] for s in SITES]
+    assert [r["sae"] for r in rows_of(shown, line="this model")] == [saes[s][0] for s in SITES]
 
 
 def test_many_sites_are_thinned_in_the_terminal_and_coloured_by_depth(tmp_path: Path) -> None:
     sites = [*(f"block.{i}" for i in range(30)), "final"]
     run = make_features_run(tmp_path / "run", steps=(None,), sites=sites)
-    text = _terminal(run, width=80)
+    text = in_terminal(run, width=80)
     assert "23 more in the report." in text
     assert len(features_tables(run)[0].rows) == 31
-    curve = _charts(run)["features-curve"].spec["layer"][0]["encoding"]["color"]
+    curve = charts_of(run)["features-curve"].spec["layer"][0]["encoding"]["color"]
     assert curve["field"] == "order"
 
 
@@ -303,7 +274,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
             tmp_path / name, name="net", sites=tuple(saes), saes=saes, undefined=("block.0",)
         )
         texts[name] = write_report([run], tmp_path / f"{name}.html").read_text("utf-8")
-        assert "\x1b" not in _terminal(run)
+        assert "\x1b" not in in_terminal(run)
     hostile, harmless = (Document(texts[name]) for name in ("hostile", "harmless"))
     assert [t for t, _ in hostile.elements] == [t for t, _ in harmless.elements]
     assert hostile.scripts[1:] == harmless.scripts[1:]
@@ -324,10 +295,10 @@ def test_every_chart_has_its_static_picture(page: str) -> None:
 def test_several_runs_are_chosen_and_leave_each_other_alone(series: Run, tmp_path: Path) -> None:
     rank = make_run(tmp_path / "rank", name="ranked", steps=(0, 8, 64), blocks=1)
     other = make_features_run(tmp_path / "b", name="b", steps=(0, 64), sinks=("in",))
-    both = _charts(rank, series, other)
-    assert set(both) == set(_charts(rank)) | set(ALL)
-    assert _values(both["features-depth"], line="this model") == [0.5, 1.0, 2.0]
-    assert {r["run"] for r in _rows(both["features-depth"])} == {"net"}
+    both = charts_of(rank, series, other)
+    assert set(both) == set(charts_of(rank)) | set(ALL)
+    assert values_of(both["features-depth"], line="this model") == [0.5, 1.0, 2.0]
+    assert {r["run"] for r in rows_of(both["features-depth"])} == {"net"}
     subject = Subject.of([rank, series, other])
     assert summary(subject, "net") == summary(Subject.of([series]), "net")
     assert "RankMe of final" in summary(subject, "ranked")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,20 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from geoprobe.measures.superposition import PLATEAUS
 from geoprobe.reports import html, superposition
 from geoprobe.reports.html import write_charts, write_report
-from geoprobe.reports.parts import Filled, filled
+from geoprobe.reports.parts import Filled
 from geoprobe.reports.subject import Subject
 from geoprobe.reports.superposition import ACTIVATIONS, WEIGHTS, summary, superposition_tables
-from geoprobe.reports.terminal import render
 from geoprobe.runs.folder import Run
 from geoprobe.runs.reading import Reading
 from tests.reports.browser import CHROMIUM, Browser
 from tests.reports.factory import HOSTILE, make_run
 from tests.reports.features_factory import make_features_run
+from tests.reports.looking import charts_of, in_terminal, on_one_line, rows_of, values_of
 from tests.reports.test_chromium import DRAWN, EMPTY
 from tests.reports.test_html import Document
 
@@ -142,32 +140,6 @@ def _findings(matrix: str, gathers: bool, pairs: Sequence[str]) -> list[dict[str
     return found
 
 
-def _charts(*runs: Run) -> dict[str, Filled]:
-    subject = Subject.of(runs)
-    parts, frames = html._parts(subject)
-    return {c.name: filled(c, s, frames, subject) for s in parts for c in s.charts}
-
-
-def _rows(chart: Filled, table: str = "readings", **where: Any) -> list[dict[str, Any]]:
-    rows = chart.spec["datasets"][table]
-    return [r for r in rows if all(r[name] == value for name, value in where.items())]
-
-
-def _values(chart: Filled, table: str = "readings", **where: Any) -> list[float]:
-    return [r["value"] for r in _rows(chart, table, **where)]
-
-
-def _terminal(run: Run, width: int = 100) -> str:
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    render(run, Console(file=stream, width=width, force_terminal=False))
-    stream.flush()
-    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = tmp_path_factory.mktemp("series") / "run"
@@ -176,7 +148,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def charts(series: Run) -> dict[str, Filled]:
-    return _charts(series)
+    return charts_of(series)
 
 
 @pytest.fixture(scope="module")
@@ -196,23 +168,23 @@ def test_the_charts_are_these(charts: dict[str, Filled]) -> None:
 
 def test_the_histogram_is_of_the_matrix_where_features_gather(charts: dict[str, Filled]) -> None:
     chart = charts["superposition-features"]
-    bars = _rows(chart, "bars")
+    bars = rows_of(chart, "bars")
     # Of a hundred features bins are wider: four of the run's 200 in one.
     assert [(r["low"], r["high"], r["features"]) for r in bars] == [
         *((0.2, 0.22, 75), (0.5, 0.52, 25))
     ]
     assert {r["site"] for r in bars} == {"mlp.out.1"}
-    assert {r["what"]: r["value"] for r in _rows(chart, "means")} == {
+    assert {r["what"]: r["value"] for r in rows_of(chart, "means")} == {
         "mean": 0.25,
         "mean of Gaussian rows": 0.3,
     }
-    assert [(r["value"], r["said"]) for r in _rows(chart, "gathered")] == [(0.5, "25 % here")]
+    assert [(r["value"], r["said"]) for r in rows_of(chart, "gathered")] == [(0.5, "25 % here")]
     assert chart.heading == "Dimensions of each feature · mlp.out.1 · step64"
 
 
 def test_every_plateau_is_named(charts: dict[str, Filled]) -> None:
     chart = charts["superposition-features"]
-    named = {r["value"]: r["name"] for r in _rows(chart, "plateaus")}
+    named = {r["value"]: r["name"] for r in rows_of(chart, "plateaus")}
     assert set(named) == set(PLATEAUS.values())
     assert named[2 / 5] == "2/5 pentagon"
     drawn = str(chart.spec["layer"])
@@ -221,8 +193,8 @@ def test_every_plateau_is_named(charts: dict[str, Filled]) -> None:
 
 def test_matrices_stand_by_layer_with_nulls_and_bounds(charts: dict[str, Filled]) -> None:
     chart = charts["superposition-depth"]
-    assert {r["kind"] for r in _rows(chart)} == {"embedding", "unembedding", "mlp.in", "mlp.out"}
-    places = [r["place"] for r in _rows(chart, measure=WEIGHTS["dimensionality"], line="given")]
+    assert {r["kind"] for r in rows_of(chart)} == {"embedding", "unembedding", "mlp.in", "mlp.out"}
+    places = [r["place"] for r in rows_of(chart, measure=WEIGHTS["dimensionality"], line="given")]
     assert places == ["embedding", "0", "1", "0", "1", "unembedding"]
     for measure, line, want in (
         ("dimensionality", "given", 0.25),
@@ -234,31 +206,31 @@ def test_matrices_stand_by_layer_with_nulls_and_bounds(charts: dict[str, Filled]
         ("coherence", "given", 0.8),
         ("coherence", "bound", math.sqrt(0.0225)),
     ):
-        found = _values(chart, site="mlp.out.1", measure=WEIGHTS[measure], line=line)
+        found = values_of(chart, site="mlp.out.1", measure=WEIGHTS[measure], line=line)
         assert found == [pytest.approx(want)], (measure, line)
-    assert {r["checkpoint"] for r in _rows(chart)} == {"step64"}
+    assert {r["checkpoint"] for r in rows_of(chart)} == {"step64"}
     x = chart.spec["spec"]["layer"][0]["encoding"]["x"]
     assert x["sort"] == ["embedding", "0", "1", "unembedding"]
 
 
 def test_bases_stand_by_layer_with_the_rotated_ones(charts: dict[str, Filled]) -> None:
     chart = charts["bases-depth"]
-    assert {r["kind"] for r in _rows(chart)} == {"residual stream", "neurons"}
+    assert {r["kind"] for r in rows_of(chart)} == {"residual stream", "neurons"}
     for measure, want in BASES.items():
         at = {"site": "neurons.1", "measure": ACTIVATIONS[measure]}
-        assert _values(chart, **at, line="given") == [want]
-        assert [r["stderr"] for r in _rows(chart, **at, line="given")] == [want / 100]
-        assert _values(chart, **at, line="null") == [ROTATED[measure]]
+        assert values_of(chart, **at, line="given") == [want]
+        assert [r["stderr"] for r in rows_of(chart, **at, line="given")] == [want / 100]
+        assert values_of(chart, **at, line="null") == [ROTATED[measure]]
 
 
 def test_one_matrix_and_one_site_over_training(charts: dict[str, Filled]) -> None:
     course = charts["superposition-course"]
-    assert {r["site"] for r in _rows(course)} == {"mlp.out.1"}
+    assert {r["site"] for r in rows_of(course)} == {"mlp.out.1"}
     mean = {"measure": WEIGHTS["dimensionality"], "line": "given"}
-    assert _values(course, **mean) == [0.0625, 0.125, 0.25]
+    assert values_of(course, **mean) == [0.0625, 0.125, 0.25]
     bases = charts["bases-course"]
-    assert {r["site"] for r in _rows(bases)} == {"neurons.1"}
-    assert _values(bases, measure=ACTIVATIONS["kurtosis"], line="given") == [1, 2, 4]
+    assert {r["site"] for r in rows_of(bases)} == {"neurons.1"}
+    assert values_of(bases, measure=ACTIVATIONS["kurtosis"], line="given") == [1, 2, 4]
 
 
 def test_the_tables_are_by_kind(series: Run) -> None:
@@ -285,11 +257,11 @@ def test_the_tables_are_by_kind(series: Run) -> None:
 
 
 def test_the_terminal_fits_80_columns_and_says_no_rankme(series: Run) -> None:
-    text = _terminal(series, width=80)
+    text = in_terminal(series, width=80)
     assert max(map(len, text.splitlines())) <= 80
     assert "RankMe" not in text
     assert "closest" not in text
-    assert "mlp.out.1: 25% of 100 features" in _flat(text)
+    assert "mlp.out.1: 25% of 100 features" in on_one_line(text)
 
 
 def test_the_headline_has_dimensions_and_bases_with_their_nulls(series: Run, page: str) -> None:
@@ -306,10 +278,10 @@ def test_the_headline_has_dimensions_and_bases_with_their_nulls(series: Run, pag
 
 def test_undefined_readings_are_told_and_drawn_nowhere(tmp_path: Path) -> None:
     run = make_superposition_run(tmp_path / "run", undefined=True)
-    chart = _charts(run)["superposition-depth"]
-    drawn = {r["measure"] for r in _rows(chart, line="given")}
+    chart = charts_of(run)["superposition-depth"]
+    drawn = {r["measure"] for r in rows_of(chart, line="given")}
     assert not {WEIGHTS["interference"], WEIGHTS["coherence"]} & drawn
-    assert "Undefined (-): fewer than two rows are not zero." in _flat(_terminal(run))
+    assert "Undefined (-): fewer than two rows are not zero." in on_one_line(in_terminal(run))
     write_report([run], tmp_path / "r.html")
 
 
@@ -317,18 +289,18 @@ def test_one_checkpoint_and_weights_or_activations_alone(tmp_path: Path) -> None
     weights = make_superposition_run(
         tmp_path / "w", steps=(None,), sites=(), matrices=("fc1.weight", "fc2.weight.T")
     )
-    shown = _charts(weights)
+    shown = charts_of(weights)
     assert tuple(shown) == ("superposition-features", "superposition-depth")
-    assert {r["kind"] for r in _rows(shown["superposition-depth"])} == {"weights"}
-    assert {r["place"] for r in _rows(shown["superposition-depth"])} == {
+    assert {r["kind"] for r in rows_of(shown["superposition-depth"])} == {"weights"}
+    assert {r["place"] for r in rows_of(shown["superposition-depth"])} == {
         *("fc1.weight", "fc2.weight.T")
     }
     assert "0.250 dimensions on average in fc2.weight.T" in summary(Subject.of([weights]), "net")
     alone = make_superposition_run(tmp_path / "a", steps=(None,), matrices=(), sites=("block.0",))
-    assert tuple(_charts(alone)) == ("bases-depth",)
+    assert tuple(charts_of(alone)) == ("bases-depth",)
     assert "coordinates of block.0" in summary(Subject.of([alone]), "net")
     for run in (weights, alone):
-        _terminal(run)
+        in_terminal(run)
         write_charts([run], tmp_path / f"charts-{run.path.name}", "svg")
 
 
@@ -336,8 +308,8 @@ def test_too_many_bars_leave_the_newest_checkpoint(
     series: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(superposition, "MOST_BARS", 20)
-    chart = _charts(series)["superposition-features"]
-    assert {r["checkpoint"] for r in _rows(chart, "bars")} == {"step64"}
+    chart = charts_of(series)["superposition-features"]
+    assert {r["checkpoint"] for r in rows_of(chart, "bars")} == {"step64"}
     section = next(s for s in html._parts(Subject.of([series]))[0] if s.name == "superposition")
     assert "place" not in section.charts[0].sources["bars"].controls
     assert chart.heading.endswith("newest checkpoint")
@@ -350,11 +322,11 @@ def test_a_deep_model_is_thinned_in_the_terminal_alone(tmp_path: Path) -> None:
         matrices=[f"mlp.out.{i}" for i in range(30)],
         sites=[f"neurons.{i}" for i in range(30)],
     )
-    text = _terminal(run)
+    text = in_terminal(run)
     assert "8 of 30 matrices; the report has all." in text
     assert "22 more sites in the report." in text
     assert len(superposition_tables(run)[0].rows) == 30
-    axis = _charts(run)["superposition-depth"].spec["spec"]["layer"][0]["encoding"]["x"]["axis"]
+    axis = charts_of(run)["superposition-depth"].spec["spec"]["layer"][0]["encoding"]["x"]["axis"]
     assert len(axis["values"]) <= 8
 
 
@@ -371,7 +343,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
             pairs=(word, word),
         )
         texts[name] = write_report([run], tmp_path / f"{name}.html").read_text("utf-8")
-        assert "\x1b" not in _terminal(run)
+        assert "\x1b" not in in_terminal(run)
     hostile, harmless = (Document(texts[name]) for name in ("hostile", "harmless"))
     assert [t for t, _ in hostile.elements] == [t for t, _ in harmless.elements]
     assert hostile.scripts[1:] == harmless.scripts[1:]
@@ -393,10 +365,10 @@ def test_several_runs_are_chosen_and_leave_each_other_alone(series: Run, tmp_pat
     rank = make_run(tmp_path / "rank", name="ranked", steps=(0, 8, 64), blocks=1)
     features = make_features_run(tmp_path / "features", name="featured")
     other = make_superposition_run(tmp_path / "b", name="b", matrices=("embedding", "mlp.out.0"))
-    both = _charts(rank, features, series, other)
-    assert set(both) == set(_charts(rank)) | set(_charts(features)) | set(ALL)
+    both = charts_of(rank, features, series, other)
+    assert set(both) == set(charts_of(rank)) | set(charts_of(features)) | set(ALL)
     for name in ("superposition-depth", "superposition-course", "bases-depth", "bases-course"):
-        assert {r["run"] for r in _rows(both[name])} == {"net"}, name
+        assert {r["run"] for r in rows_of(both[name])} == {"net"}, name
     subject = Subject.of([rank, features, series, other])
     assert summary(subject, "net") == summary(Subject.of([series]), "net")
     for name, section in ((s.name, s) for s in html._parts(subject)[0]):
