@@ -17,6 +17,8 @@ NAMES = {
     "sinks": "attention to sinks, and sink levels, against the bare forward pass (SmolLM2-135M)",
     "collapse": "neural collapse against the bare forward pass (a ViT, SmolLM2-135M)",
     "features": "training sparse autoencoders beside other packages, and applying one",
+    "relations": "scoring the neurons of a relation's facts",
+    "relations_of_facts": "relation-specific neurons, whole (SmolLM2-135M)",
     "today": "against output_hidden_states and reptrix",
 }
 

@@ -90,11 +90,18 @@ def measure(
         raise UsageError("Give either a series or model=..., one of the two.")
     if series is not None and tokenizer is not None:
         options["tokenizer"] = str(tokenizer)
-    job = make_job(options, out=out, fresh=fresh, progress=progress, command=command)
+    arguments = [str(series)] if isinstance(series, str | Path) else [str(s) for s in series or ()]
+    job = make_job(
+        options,
+        out=out,
+        fresh=fresh,
+        progress=progress,
+        command=command,
+        arguments=arguments,
+    )
     if model is not None:
         return _measure_module(model, tokenizer, job)
-    arguments = [series] if isinstance(series, str | Path) else list(series or ())
-    return _measure_series([str(a) for a in arguments], job, select or {})
+    return _measure_series(arguments, job, select or {})
 
 
 def _run_of(job: Job, corpus: Inputs, device: Any, series: dict[str, Any]) -> Run:
@@ -174,9 +181,9 @@ def plan(
 
     if accelerator is not None and accelerator not in ACCELERATORS:
         raise UsageError(f"--accelerator {accelerator}: known are {', '.join(ACCELERATORS)}.")
-    job = make_job(options, progress=progress)
-    arguments = [series] if isinstance(series, str | Path) else list(series)
-    ready = find_ready([str(a) for a in arguments], job, select or {})
+    arguments = [str(series)] if isinstance(series, str | Path) else [str(s) for s in series]
+    job = make_job(options, progress=progress, arguments=arguments)
+    ready = find_ready(arguments, job, select or {})
     asked = job.options
     corpus: Inputs | None = None
     try:
@@ -331,7 +338,7 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 layers=job.options.layers,
                 sites=job.options.sites,
                 progress=job.progress,
-                folder=lambda: run.autoencoders("model"),
+                folder=lambda what: run.beside("model", what),
                 key=f"{entry['fingerprint']} {corpus.fingerprint}",
             ).named("model")
             run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)

@@ -16,6 +16,7 @@ from geoprobe.commands import (
     layout,
     plan,
     rank,
+    relations,
     report,
     series,
     sinks,
@@ -38,6 +39,7 @@ app.command("sinks")(sinks.sinks)
 app.command("collapse")(collapse.collapse)
 app.command("superposition")(superposition.superposition)
 app.command("features")(features.features)
+app.command("relations")(relations.relations)
 app.command("series")(series.series)
 app.command("plan")(plan.plan)
 app.command("layout")(layout.layout)

@@ -124,12 +124,20 @@ def make_job(
     fresh: bool = False,
     progress: Progress | None = None,
     command: str = "plan",
+    arguments: Sequence[str] = (),
 ) -> Job:
-    """Settles options, given by name; those that are not of `Options` are the probes'."""
+    """Settles options, given by name; those that are not of `Options` are the probes'.
+
+    What is usual for the demo series depends on the `arguments` that stand for the series.
+    """
     shared = {f.name for f in fields(Options)}
     settled = settle(Options, {n: v for n, v in options.items() if n in shared})
     rest = {n: v for n, v in options.items() if n not in shared}
     usual = {"tokens": settled.usual_tokens}
+    if list(arguments) == ["demo"]:
+        from geoprobe.data.demo_series import demo_facts_folder
+
+        usual["facts"] = (str(demo_facts_folder()),)
     plans, settled_rest = choose_plans(settled.probes, rest, usual)
     if settled.sequences is None and (settled.data is None or _data_of(plans) != "labelled"):
         settled = replace(settled, sequences=USUAL_SEQUENCES)

@@ -59,7 +59,7 @@ def measure_model(
     layers: str | None = None,
     sites: str | None = None,
     progress: Progress = SILENT,
-    folder: Callable[[], Path | None] = lambda: None,
+    folder: Callable[[str], Path | None] = lambda _: None,
     key: str = "",
 ) -> Outcome:
     """Measures one loaded model: one pass for all probes, then the studies.
@@ -329,7 +329,7 @@ def survey_series(
                 settings,
                 batch_size,
                 progress,
-                partial(run.autoencoders, checkpoint.label),
+                partial(run.beside, checkpoint.label),
                 f"{entry['fingerprint']} {corpus.fingerprint}",
             )
             if settings.batch_size is None and not run.labels:
@@ -366,7 +366,7 @@ def _with_room(
     settings: Settings,
     batch_size: int | None,
     progress: Progress,
-    folder: Callable[[], Path],
+    folder: Callable[[str], Path],
     key: str,
 ) -> tuple[Outcome, int]:
     """One checkpoint's outcome, in batches of half the size whenever memory runs out.

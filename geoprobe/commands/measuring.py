@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from geoprobe.api import Run
 
 
-def run_verb(verb: str, given: Mapping[str, Any]) -> None:
+def run_verb(verb: str, given: Mapping[str, Any]) -> Run:
     """Measures what a verb's parameters ask for, and shows it.
 
     Args:
         verb: Its name; its probe has the same, and `rank` the default.
         given: Its parameters by name.
+
+    Returns:
+        The run.
     """
     from geoprobe.api import measure
     from geoprobe.commands.progress import Bars
@@ -40,6 +43,7 @@ def run_verb(verb: str, given: Mapping[str, Any]) -> None:
     show(found, json=given["json"], quiet=given["quiet"])
     if found.failed:
         raise typer.Exit(4)
+    return found
 
 
 def show(run: Run, *, json: bool, quiet: bool) -> None:

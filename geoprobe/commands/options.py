@@ -307,7 +307,7 @@ _LISTS = {
 }
 """Parameters that are comma-separated lists, and the options that they are."""
 _OTHERWISE = (
-    *("series", "text", "images", "data", "ablate", "probes", "accelerator"),
+    *("series", "text", "images", "data", "ablate", "cumulative", "probes", "accelerator"),
     *("out", "fresh", "json", "quiet", *_WHICH, *_LISTS),
 )
 """Parameters that are not handed on as they are."""
@@ -345,6 +345,11 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
     for option, name in _LISTS.items():
         if given.get(option) is not None:
             found[name] = words(given[option])
-    if given.get("ablate") is not None:
-        found["ablate"] = numbers("--ablate", given["ablate"])
+    for name in ("ablate", "cumulative"):
+        if given.get(name) is not None:
+            found[name] = numbers(f"--{name}", given[name])
+    for name in ("facts", "neurons"):
+        value = given.get(name)
+        if value is not None:
+            found[name] = [str(v) for v in value] if isinstance(value, list) else str(value)
     return found

@@ -47,6 +47,7 @@ class Corpus:
         source: What the text is, for people.
         empty: Number of documents left out because they had no token.
         decode: Text of a token id, where a tokenizer made them.
+        tokenizer: That tokenizer.
     """
 
     ids: NDArray[np.int32]
@@ -55,6 +56,7 @@ class Corpus:
     source: str
     empty: int = 0
     decode: Callable[[int], str] | None = dataclass_field(default=None, compare=False, repr=False)
+    tokenizer: Any = dataclass_field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_ids(cls, sequences: Iterable[Sequence[int]], *, pad_id: int, source: str) -> Corpus:
@@ -157,7 +159,9 @@ def corpus_of(tokenizer: Any, sequences: Iterable[Sequence[int]], source: str) -
     """
     pad = tokenizer.pad_token_id
     made = Corpus.from_ids(sequences, pad_id=0 if pad is None else int(pad), source=source)
-    return replace(made, decode=lambda token: str(tokenizer.decode([token])))
+    return replace(
+        made, decode=lambda token: str(tokenizer.decode([token])), tokenizer=tokenizer
+    )
 
 
 def is_file_name(item: str | Path) -> bool:

@@ -55,3 +55,38 @@ class Inputs(Protocol):
     def batch(self, index: NDArray[np.int64]) -> Batch:
         """The items `index`."""
         ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some items of what is fed, in an order of their own.
+
+    Attributes:
+        whole: All that is fed.
+        index: Which items (n,).
+    """
+
+    whole: Inputs
+    index: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens of each item (n,)."""
+        return self.whole.lengths[self.index]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole."""
+        return self.whole.fingerprint
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.index)
+
+    def describe(self) -> dict[str, Any]:
+        """As the whole is described."""
+        return self.whole.describe()
+
+    def batch(self, index: NDArray[np.int64]) -> Batch:
+        """Items by their place in this part; they keep their index in the whole."""
+        return self.whole.batch(self.index[index])

@@ -287,3 +287,29 @@ ELHAGE_2023 = """@article{elhage2023privileged,
   year = {2023},
   url = {https://transformer-circuits.pub/2023/privileged-basis/index.html}
 }"""
+
+LIU_2025 = """@inproceedings{liu2025relation,
+  title = {On Relation-Specific Neurons in Large Language Models},
+  author = {Liu, Yihong and Chen, Runsheng and Hirlimann, Lea and Hakimi, Ahmad Dawar and
+            Wang, Mingyang and Kargaran, Amir Hossein and Rothe, Sascha and Yvon, Fran{\\c{c}}ois
+            and Sch{\\"u}tze, Hinrich},
+  booktitle = {Proceedings of the 2025 Conference on Empirical Methods in Natural Language
+               Processing},
+  pages = {992--1022},
+  year = {2025},
+  doi = {10.18653/v1/2025.emnlp-main.52},
+  eprint = {2502.17355},
+  archivePrefix = {arXiv}
+}"""
+
+TANG_2024 = """@inproceedings{tang2024language,
+  title = {Language-Specific Neurons: The Key to Multilingual Capabilities in Large Language
+           Models},
+  author = {Tang, Tianyi and Luo, Wenyang and Huang, Haoyang and Zhang, Dongdong and
+            Wang, Xiaolei and Zhao, Xin and Wei, Furu and Wen, Ji-Rong},
+  booktitle = {Proceedings of the 62nd Annual Meeting of the Association for Computational
+               Linguistics},
+  year = {2024},
+  eprint = {2402.16438},
+  archivePrefix = {arXiv}
+}"""

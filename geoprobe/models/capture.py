@@ -180,6 +180,43 @@ class Capture:
         self.run(inputs, [last], lambda _, x: found.append(x), edits)
         return found[0].to(self.device)
 
+    @contextmanager
+    def deactivated(self, units: Mapping[str, Tensor]) -> Iterator[None]:
+        """Sets output units to 0 at every token, in whatever the model is run for meanwhile.
+
+        By plain hooks: generating a text is many short passes, each of which a trace would double.
+        An observer of such a site is shown it as it was before, and all that comes after without.
+
+        Args:
+            units: Site name to the units (k,); sites that are a module's output.
+        """
+        per_module: dict[str, list[Tensor]] = {}
+        for site, index in units.items():
+            tap = self.layout.taps[site]
+            assert tap.side == "output"
+            assert tap.features == "last"
+            per_module.setdefault(tap.module, []).append(
+                index + (tap.half or 0) * self.layout.width_of(site)
+            )
+
+        def zeroing(index: Tensor) -> Callable[..., Any]:
+            def zero(_: nn.Module, __: Any, output: Any) -> Any:
+                first = _first(output)
+                first.index_fill_(-1, index.to(first.device), 0.0)  # a product, nobody else's
+                return output
+
+            return zero
+
+        handles = [
+            self.backbone.get_submodule(path).register_forward_hook(zeroing(torch.cat(index)))
+            for path, index in per_module.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def expect(self, sites: Iterable[str], inputs: Mapping[str, Tensor]) -> None:
         """Learns when these sites come by and the last one, so that later passes are one pass."""
         self._in_order({*sites, self.layout.sites[-1]}, inputs)
@@ -197,12 +234,19 @@ class Capture:
         Raises:
             UsageError: The model has no language-model head.
         """
+        with torch.inference_mode():
+            return self.head(self.after(final))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The head's answer (..., vocabulary) to the backbone's last hidden states (..., d).
+
+        Raises:
+            UsageError: The model has no language-model head.
+        """
         if self.layout.head is None:
             raise UsageError(f"The logits are needed, but {self.layout.missing['logits']}.")
-        with torch.inference_mode():
-            head = self.model.get_submodule(self.layout.head)
-            last = self.after(final)
-            found: Tensor = head(last.to(next(head.parameters()).dtype))
+        head = self.model.get_submodule(self.layout.head)
+        found: Tensor = head(hidden.to(next(head.parameters()).dtype))
         return found.to(self.device)
 
     def rows(self, index: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

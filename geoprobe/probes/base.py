@@ -228,7 +228,8 @@ class Subject:
             whether progress is told of it.
         survey: What the probes were told.
         progress: Told how far it is.
-        folder: Makes a folder for what is kept beside the readings; None where nothing is.
+        folder: Makes a folder for what is kept beside the readings (`autoencoders`, `relations`);
+            gives None where nothing is.
         key: What identifies the checkpoint and what it is fed.
     """
 
@@ -236,7 +237,7 @@ class Subject:
     feeds: Callable[..., Iterator[Feed]]
     survey: Survey
     progress: Progress = SILENT
-    folder: Callable[[], Path | None] = lambda: None
+    folder: Callable[[str], Path | None] = lambda _: None
     key: str = ""
 
     @property

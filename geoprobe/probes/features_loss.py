@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from geoprobe.data.inputs import Part
 from geoprobe.errors import UsageError
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.features import loss_recovered
 from geoprobe.probes.base import Outcome, Subject
 from geoprobe.probes.features_evaluation import Member, Sinks, by_site
 from geoprobe.probes.features_readings import GIVEN, NAME
-from geoprobe.probes.features_training import Part
 from geoprobe.probes.next_tokens import losses
 from geoprobe.probes.readings import evaluate, jackknifed
 from geoprobe.statistics import GROUPS

@@ -56,7 +56,7 @@ class FeaturesStudy:
         assert probe is not None
         outcome = Outcome()
         evaluation, members = probe.evaluation, probe.members
-        folder = subject.folder() if options.train else None
+        folder = subject.folder("autoencoders") if options.train else None
         some = np.arange(len(probe.survey.lengths))
         if options.train:
             members, trained = self._train(
@@ -168,7 +168,7 @@ class FeaturesStudy:
         except UsageError as error:
             return _warning("no_random_model", f"There is no null of random weights: {error}.")
         if self.options.train:
-            folder = subject.folder()
+            folder = subject.folder("autoencoders")
             digest = hashlib.sha256(same.encode()).hexdigest()[:12]
             beside = None if folder is None else folder.parent / f"random-model-{digest}"
             if beside is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from geoprobe.autoencoders.training import Length, Rows, Trained, Training
+from geoprobe.data.inputs import Part
 from geoprobe.errors import UsageError
 from geoprobe.probes.features_evaluation import Member, Sinks, rows_of, those
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoprobe.autoencoders.recipe import Recipe
-    from geoprobe.data.inputs import Batch, Inputs
+    from geoprobe.data.inputs import Inputs
     from geoprobe.models.capture import Capture
     from geoprobe.probes.base import Subject
 
@@ -31,41 +32,6 @@ _CHUNK_ROWS = 2**14
 """Samples of a chunk, among which they are shuffled: the same on every machine."""
 _COPIES = 5
 """Of its weights: a gradient, two moments of Adam, the best so far."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some items of what is fed, in an order of their own.
-
-    Attributes:
-        whole: All that is fed.
-        index: Which items (n,).
-    """
-
-    whole: Inputs
-    index: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Number of tokens of each item (n,)."""
-        return self.whole.lengths[self.index]
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the whole."""
-        return self.whole.fingerprint
-
-    def __len__(self) -> int:
-        """Number of items."""
-        return len(self.index)
-
-    def describe(self) -> dict[str, Any]:
-        """As the whole is described."""
-        return self.whole.describe()
-
-    def batch(self, index: NDArray[np.int64]) -> Batch:
-        """Items by their place in this part; they keep their index in the whole."""
-        return self.whole.batch(self.index[index])
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ PROBES: Mapping[str, str] = {
     "collapse": "geoprobe.probes.collapse",
     "features": "geoprobe.probes.features",
     "superposition": "geoprobe.probes.superposition",
+    "relations": "geoprobe.probes.relations",
 }
 """Watch the one pass; each takes part where `probes` names it."""
 STUDIES: Mapping[str, str] = {"ablation": "geoprobe.probes.ablation"}

@@ -14,6 +14,7 @@ from geoprobe.reports.charts import sections
 from geoprobe.reports.collapse_frames import collapse_frames
 from geoprobe.reports.features_frames import features_frames
 from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
+from geoprobe.reports.relations_frames import relations_frames
 from geoprobe.reports.sinks import sink_frames
 from geoprobe.reports.spectra import gather
 from geoprobe.reports.subject import Subject
@@ -148,6 +149,7 @@ def _parts(subject: Subject) -> tuple[list[Section], Tables]:
     }
     frames = sink_frames(subject) | collapse_frames(subject)
     frames |= features_frames(subject) | superposition_frames(subject)
+    frames |= relations_frames(subject)
     shown = sections(subject, spectra, frames)
     used = {
         source.table for part in shown for chart in part.charts for source in chart.sources.values()

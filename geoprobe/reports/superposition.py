@@ -311,9 +311,13 @@ def superposition_summary(run: Run) -> str:
         times = words.with_error(row["value"], row["stderr"])
         basis = f"the top 1 % of coordinates of {site} have {times} times the variance of random"
         said = "; ".join(filter(None, [said, f"{basis} ones{beside}"]))
-    found = len({f["site"] for f in _of(run, label, "plateau")})
+    plateaus = _of(run, label, "plateau")
+    found = len({f["site"] for f in plateaus if f["dimensionality"]})
     if found:
         said += f"; features gather at plateaus in {words.count(found, 'matrix', 'matrices')}"
+    faint = len({f["site"] for f in plateaus if not f["dimensionality"]})
+    if faint:
+        said += f"; many are hardly represented in {words.count(faint, 'matrix', 'matrices')}"
     return f"{label}: {said or 'no measure of superposition is defined'}."
 
 

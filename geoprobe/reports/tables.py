@@ -13,8 +13,9 @@ from geoprobe.measures.registry import Card
 from geoprobe.reports import words
 from geoprobe.reports.collapse import collapse_figures
 from geoprobe.reports.features import features_figures
+from geoprobe.reports.relations import relations_figures, summary
 from geoprobe.reports.subject import Subject
-from geoprobe.reports.superposition import summary, superposition_figures
+from geoprobe.reports.superposition import superposition_figures
 
 MOST_FURTHER = 200
 """Rows of other readings shown without scripts."""
@@ -128,7 +129,7 @@ def _figures(subject: Subject, name: str) -> list[dict[str, str]]:
             }
         )
     found += [*collapse_figures(subject, name), *features_figures(subject, name)]
-    return found + superposition_figures(subject, name)
+    return [*found, *superposition_figures(subject, name), *relations_figures(subject, name)]
 
 
 def _phases(subject: Subject) -> list[dict[str, str]]:

@@ -15,9 +15,11 @@ from rich.text import Text
 from geoprobe.reports import parts, words
 from geoprobe.reports.collapse import collapse_tables
 from geoprobe.reports.features import features_tables
+from geoprobe.reports.relations import summary
+from geoprobe.reports.relations_tables import left_out_lines, terminal_tables
 from geoprobe.reports.sinks import sink_tables
 from geoprobe.reports.subject import Subject, thinned
-from geoprobe.reports.superposition import summary, superposition_tables
+from geoprobe.reports.superposition import superposition_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +32,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-~=+*#"
 _SPARKS = (16, 13, 10, 8)
 _FURTHER = {"participation_ratio": "PR", "top1_share": "top-1", "intrinsic_dim": "ID"}
-_STAND_INS = {"±": "+-", "α": "alpha", "Δ": "change of", "²": "2"}
+_STAND_INS = {"±": "+-", "α": "alpha", "Δ": "change of", "²": "2", "…": ".."}
 _ASCII_RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """A line under the heads, and one column between columns."""
@@ -50,11 +52,14 @@ def render(run: Run, console: Console) -> None:
     out.paragraph(summary(subject, name))
     found = [*sink_tables(run), *collapse_tables(run, MOST_SITES)]
     found += [*features_tables(run, MOST_SITES), *superposition_tables(run, MOST_SITES)]
+    found += terminal_tables(run, out.width)
     for table in found:
         if table.rows:
             out.table(table if out.fits(table) else _without_errors(table))
         if table.note:
             out.note(table.note)
+    for line in left_out_lines(run):
+        out.note(line)
     if subject.measures:
         for tokens in subject.tokens:
             out.table(_sites_table(subject, name, tokens, out))

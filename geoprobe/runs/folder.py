@@ -5,6 +5,7 @@
     checkpoints/<label>.json         readings and findings of one checkpoint, or why it has none
     checkpoints/<label>.safetensors  its arrays (spectra, jackknife replicates)
     autoencoders/<label>/            sparse autoencoders that were trained on it
+    relations/<label>/               neurons of its relations (neurons.json)
 
 Every file is written beside its place and renamed into it, a checkpoint's arrays before its JSON:
 after a crash at any moment a checkpoint is either done or absent. No file holds a time or a path of
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 SCHEMA = "geoprobe.run/1"
 
 _HEADER, _FINDINGS, _CHECKPOINTS, _LOCK = "run.json", "findings.json", "checkpoints", ".lock"
-_AUTOENCODERS = "autoencoders"
+_BESIDE = ("autoencoders", "relations")
+"""Folders of what is kept beside the readings, a folder a checkpoint in each."""
 _JSON, _ARRAYS, _PART = ".json", ".safetensors", ".part"
 _BEFORE_HEADER = {_LOCK, _CHECKPOINTS, _HEADER + _PART}
-_OURS = _BEFORE_HEADER | {_HEADER, _FINDINGS, _FINDINGS + _PART, _AUTOENCODERS, "report.html"}
+_OURS = _BEFORE_HEADER | {_HEADER, _FINDINGS, _FINDINGS + _PART, *_BESIDE, "report.html"}
 _MUST_AGREE = ("schema", "command", "options", "corpus", "environment")
 """Parts of run.json that may not differ when a run is resumed; a series may grow."""
 
@@ -359,10 +361,16 @@ class Run:
         """A file of a checkpoint."""
         return self.path / _CHECKPOINTS / (_safe(label) + ending)
 
-    def autoencoders(self, label: str) -> Path:
-        """Folder for the sparse autoencoders of a checkpoint; made if it is not there."""
+    def beside(self, label: str, what: str) -> Path:
+        """Folder for what is kept beside a checkpoint's readings; made if it is not there.
+
+        Args:
+            label: The checkpoint's.
+            what: `autoencoders` or `relations`.
+        """
+        assert what in _BESIDE
         self._begin()
-        found = self.path / _AUTOENCODERS / _safe(label)
+        found = self.path / what / _safe(label)
         found.mkdir(parents=True, exist_ok=True)
         return found
 
@@ -407,8 +415,9 @@ class Run:
             for file in (self.path / _CHECKPOINTS).glob("*" + ending):
                 file.unlink()
         (self.path / _FINDINGS).unlink(missing_ok=True)
-        if (self.path / _AUTOENCODERS).is_dir():
-            shutil.rmtree(self.path / _AUTOENCODERS)
+        for what in _BESIDE:
+            if (self.path / what).is_dir():
+                shutil.rmtree(self.path / what)
 
 
 def _safe(label: str) -> str:

@@ -7,6 +7,7 @@ from geoprobe.reports.charts.attention import attention_sinks
 from geoprobe.reports.charts.collapse import class_means, collapse
 from geoprobe.reports.charts.features import features
 from geoprobe.reports.charts.layers import heatmap, layers, profile, sinks
+from geoprobe.reports.charts.relations import relations
 from geoprobe.reports.charts.spectra import spectra
 from geoprobe.reports.charts.superposition import superposition
 from geoprobe.reports.charts.training import others, training
@@ -29,6 +30,7 @@ def sections(subject: Subject, gathered: Spectra, tables: Tables) -> list[Sectio
         found += [spectra(ranked, gathered), sinks(ranked)]
     found += [collapse(subject, tables), class_means(subject, tables)]
     found += [*features(subject, tables), *superposition(subject, tables)]
+    found += relations(subject, tables)
     found += [attention_sinks(subject, tables), ablation(subject)]
     if subject.measures:
         found += [others(ranked), profile(ranked)]
