@@ -159,9 +159,7 @@ def corpus_of(tokenizer: Any, sequences: Iterable[Sequence[int]], source: str) -
     """
     pad = tokenizer.pad_token_id
     made = Corpus.from_ids(sequences, pad_id=0 if pad is None else int(pad), source=source)
-    return replace(
-        made, decode=lambda token: str(tokenizer.decode([token])), tokenizer=tokenizer
-    )
+    return replace(made, decode=lambda token: str(tokenizer.decode([token])), tokenizer=tokenizer)
 
 
 def is_file_name(item: str | Path) -> bool:
