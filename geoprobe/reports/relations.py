@@ -385,7 +385,7 @@ def _began(run: Run, here: Measured) -> str:
     if first == here.label:
         return ""
     known, prompts = _answered(measured(run, [first])[first])
-    return f" ({words.number(100 * known / prompts)} % of them at {first})" if prompts else ""
+    return f" ({words.number(100 * known / prompts, 2)} % of them at {first})" if prompts else ""
 
 
 def _broken_said(here: Measured) -> list[str]:

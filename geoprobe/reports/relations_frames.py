@@ -241,7 +241,7 @@ def _overlap(here: Measured, names: Mapping[str, str]) -> Iterator[dict[str, Any
                 "k": at.k,
                 "value": row["value"],
                 "chance": here.chance(one, other),
-                "said": f"{shared:.0f}" if shared >= 9.95 else f"{shared:.1f}",
+                "said": f"{shared:.0f}" if shared >= 9.95 or not shared else f"{shared:.1f}",
             }
 
 

@@ -36,6 +36,8 @@ MOST_BROKEN = 3
 """Broken facts of a relation that are shown."""
 MOST_BEST = 4
 """Neurons of a relation that are named."""
+MOST_SIZES = 12
+"""Numbers of neurons that have a column; where relations differ in theirs, there may be more."""
 _NAME = 18
 """Letters of a relation's name in the terminal."""
 _PROMPT, _ANSWER, _REASON = 100, 40, 160
@@ -102,8 +104,8 @@ def neuron_tables(run: Run) -> list[Table]:
     here = newest(run)
     names = names_of(here.relations)
     found = [_found(run, here, names)] if here.found else []
-    cumulativity = _cumulativity(here, names)
-    return [*found, *([cumulativity] if cumulativity is not None else [])]
+    curve = _curve(here, names)
+    return [*found, *([curve] if curve is not None else [])]
 
 
 def course_tables(run: Run) -> list[Table]:
@@ -167,7 +169,9 @@ def _by_relation(here: Measured, names: Mapping[str, str], *, brief: bool) -> Ta
         "own": [_cell(here.drop(r, r)) for r in some],
         "others": [_share(fmean(o.values()) if o else None) for o in others.values()],
         "largest": [
-            "" if j is None else _share(others[r][j]) + ("" if brief else f" ({names[j]})")
+            ""
+            if j is None
+            else _share(others[r][j]) + ("" if brief or not others[r][j] else f" ({names[j]})")
             for r, j in largest.items()
         ],
         "random": [_tight(f.mean, f.spread) if f else "" for f in drawn],
@@ -262,28 +266,33 @@ def _broken(here: Measured, names: Mapping[str, str]) -> Table:
     return _table(title, columns, ("relation", *heads[2:]), (note, rest))
 
 
-def _cumulativity(here: Measured, names: Mapping[str, str]) -> Table | None:
-    """Of the facts that more neurons break, the share that the added ones do not break alone."""
-    rows: dict[str, dict[int, Row]] = {}
+def _curve(here: Measured, names: Mapping[str, str]) -> Table | None:
+    """What breaks with ever more neurons off, and whether it takes all of them together."""
+    together: dict[str, dict[int, Row]] = {}
     for at, row in here.rows.items():
         if at.measure == "cumulativity":
-            rows.setdefault(at.relation, {})[int(float(at.more))] = row
-    if not rows:
+            together.setdefault(at.relation, {})[int(float(at.more))] = row
+    some = here.found
+    ks = sorted({k for r in some for k in here.ks(r)})
+    if len(ks) < 2:
         return None
-    some = [r for r in here.relations if r in rows]
-    ends = {(smaller, row["k"]) for found in rows.values() for smaller, row in found.items()}
     columns = {"relation": [names[r] for r in some]}
-    for smaller in sorted({smaller for smaller, _ in ends}):
-        ks = sorted({k for start, k in ends if start == smaller})
-        to = f"{ks[0]:,}" if len(ks) == 1 else "the next"
-        columns[f"{smaller:,} → {to}"] = [_cell(rows[r].get(smaller), error=False) for r in some]
-    note = (
-        "Of the facts that break with the larger set and not with the smaller, the per cent that "
-        "the added neurons do not break by themselves: 100 is a relation that neurons store "
-        "together, 0 one whose facts have their neurons each.",
-        *_undefined(row for found in rows.values() for row in found.values()),
-    )
-    return _table(f"Cumulativity, {here.label}", columns, ("relation",), note)
+    if len(ks) <= MOST_SIZES:
+        columns |= {f"{k:,}": [_cell(here.drop(r, r, k=k)) for r in some] for k in ks}
+    steps = {(smaller, row["k"]) for found in together.values() for smaller, row in found.items()}
+    for smaller in sorted({smaller for smaller, _ in steps}):
+        ends = sorted({k for start, k in steps if start == smaller})
+        to = f"{ends[0]:,}" if len(ends) == 1 else "the next"
+        rows = [together.get(r, {}).get(smaller) for r in some]
+        columns[f"{smaller:,} → {to}"] = [_cell(row, error=False) for row in rows]
+    note = ["Per cent of the own facts that break with so many neurons off."]
+    if steps:
+        note.append(
+            "Arrows, cumulativity: of the facts that break with the larger number and not with the "
+            "smaller, the per cent that the added neurons alone leave right."
+        )
+    note += _undefined(row for found in together.values() for row in found.values())
+    return _table(f"How many neurons it takes, {here.label}", columns, ("relation",), note)
 
 
 def _found(run: Run, here: Measured, names: Mapping[str, str]) -> Table:

@@ -240,7 +240,7 @@ def test_a_few_broken_facts_are_shown_and_the_rest_counted(series: Run) -> None:
 
 
 def test_how_neurons_were_found_and_what_they_do_together(series: Run) -> None:
-    found, cumulativity = neuron_tables(series)
+    found, curve = neuron_tables(series)
     assert dict(zip(found.heads, found.rows[1], strict=True)) == {
         "relation": "country currency",
         "neurons": "400",
@@ -252,9 +252,11 @@ def test_how_neurons_were_found_and_what_they_do_together(series: Run) -> None:
         "mlp.up.3:20 (1.00)",
     }
     assert "Found by average precision; all are in relations/step64/neurons.json" in found.note
-    assert cumulativity.heads == ["relation", "10 → 50", "50 → 200", "200 → 400"]
-    assert cumulativity.rows[0] == ["country capital", "-", "75.0", "75.0"]
-    assert cumulativity.note.endswith("Undefined (-): no fact breaks between them.")
+    sizes = ["10", "50", "200", "400"]
+    assert curve.heads == ["relation", *sizes, "10 → 50", "50 → 200", "200 → 400"]
+    drops = ["2.0±5.0", "10.0±5.0", "40.0±5.0", "80.0±5.0"]
+    assert curve.rows[0] == ["country capital", *drops, "-", "75.0", "75.0"]
+    assert curve.note.endswith("Undefined (-): no fact breaks between them.")
 
 
 def test_the_course_is_a_table_of_whole_per_cent(series: Run) -> None:
@@ -333,7 +335,7 @@ def test_the_terminal_says_known_random_left_out_and_the_course(series: Run) -> 
 def test_the_headline_is_the_own_drop_against_others_and_random(series: Run, page: str) -> None:
     assert summary(Subject.of([series]), "net") == (
         "3 checkpoints, step 0 to 64. step64: the model answers 136 of 240 prompts about 4 "
-        "relations (3.33 % of them at step0). With a relation's own 400 neurons (0.37 % of "
+        "relations (3.3 % of them at step0). With a relation's own 400 neurons (0.37 % of "
         "109,440) off, 73.8 ± 2.9 % of its known facts break and 6.77 % of those of the other "
         "relations; with as many random neurons off 1.00 % over 3 draws, at most 2.00 % (means "
         "of 3 relations). Most specific: country capital (own 80.0 %, others 4.69 %); least: "

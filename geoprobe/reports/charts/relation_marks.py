@@ -73,9 +73,20 @@ def by_name() -> alt.Axis:
     return alt.Axis(labelAngle=-35, labelLimit=130, grid=False, ticks=False)
 
 
-def top_of(values: pl.Series) -> float:
-    """A round number that no value is above, for the same colours at all checkpoints."""
-    greatest = float(values.max() or 0.0)  # type: ignore[arg-type]
+def shares(title: str = "") -> Callable[[str], alt.Y]:
+    """The axis of shares of some field, from 0."""
+    return lambda field: alt.Y(f"{field}:Q", scale=alt.Scale(zero=True), **percent(title))
+
+
+def at_least(base: Any) -> Any:
+    """An unseen mark that keeps an axis from ending below a tenth, or having no length at all."""
+    return base.mark_rule(opacity=0).encode(y=alt.datum(0.1))
+
+
+def _top(frame: pl.DataFrame) -> float:
+    """A round number that no value of the newest checkpoints is above."""
+    newest = frame.filter(pl.col("index") == pl.col("index").max().over("run"))
+    greatest = float(newest["value"].max() or 0.0)  # type: ignore[arg-type]
     return min(1.0, max(0.1, math.ceil(10 * greatest - 1e-9) / 10))
 
 
@@ -87,12 +98,12 @@ def height_of(frame: pl.DataFrame) -> int:
 def cells(
     data: str,
     frame: pl.DataFrame,
-    top: float,
     legend: str,
     axes: tuple[str, str],
     tips: Sequence[alt.Tooltip],
 ) -> tuple[Any, list[Any]]:
     """A heat map from 0, with its numbers where cells are wide enough for them."""
+    top = _top(frame)
     base = alt.Chart(alt.NamedData(data)).encode(
         x=alt.X("column:N", sort=alt.EncodingSortField("j", op="min"), title=axes[1]).axis(
             by_name()
@@ -105,7 +116,7 @@ def cells(
         "value:Q",
         title=legend,
         scale=alt.Scale(scheme="viridis", domain=[0, top], clamp=True),
-        legend=alt.Legend(gradientLength=150, tickCount=5, format=".0%" if top >= 0.05 else ".1%"),
+        legend=alt.Legend(gradientLength=150, tickCount=5, format=".0%"),
     )
     columns = max(1, frame["column"].n_unique())
     size = alt.ExprRef(f"width / {columns} < {_LEAST_CELL} ? 0 : 11")
@@ -136,6 +147,7 @@ def lines(x: alt.X, y: Callable[[str], alt.Y], names: Sequence[str], base: Any, 
     look = _by_relation(names)
     colour = {name: encoding for name, encoding in look.items() if name == "color"}
     return [
+        at_least(base),
         base.mark_rule(opacity=0.55).encode(x=x, y=y("lo"), y2="hi:Q", **colour),
         base.mark_line(strokeWidth=1.4).encode(x=x, y=y("value"), detail="relation:N", **colour),
         base.mark_point(filled=True, size=34, opacity=1).encode(

@@ -13,16 +13,16 @@ from geoprobe.reports.charts.relation_marks import (
     GUIDE,
     STEPS,
     Frames,
+    at_least,
     by_name,
     cells,
     heading,
     height_of,
     in_order,
     lines,
-    percent,
+    shares,
     tables_of,
     tips_of,
-    top_of,
 )
 from geoprobe.reports.parts import Chart, Control, Section, Source
 from geoprobe.reports.relations import MODULES
@@ -74,9 +74,7 @@ def _curve(frame: pl.DataFrame, newest: str) -> Chart:
         axis=alt.Axis(values=ticks, format=",", labelOverlap="greedy", grid=False),
     )
 
-    def y(field: str) -> alt.Y:
-        return alt.Y(f"{field}:Q", scale=alt.Scale(domain=[0, 1]), **percent("own facts broken"))
-
+    y = shares("own facts broken")
     tips = tips_of(
         relation="relation",
         k="neurons off",
@@ -122,11 +120,11 @@ def _by_part(frame: pl.DataFrame, newest: str) -> Chart:
     x = alt.X("relation:N", sort=names, title=None).axis(by_name())
     offset = alt.XOffset("part:N", sort=there, scale=alt.Scale(domain=there, paddingOuter=0.3))
     base = alt.Chart(alt.NamedData("readings"))
-    scale = alt.Scale(domain=[0, 1])
+    y = shares("own facts broken")
     bars = base.mark_bar().encode(
         x=x,
         xOffset=offset,
-        y=alt.Y("value:Q", scale=scale, **percent("own facts broken")),
+        y=y("value"),
         color=alt.Color(
             "part:N",
             title=None,
@@ -144,7 +142,7 @@ def _by_part(frame: pl.DataFrame, newest: str) -> Chart:
         ),
     )
     ends = base.mark_rule(color=GUIDE, strokeWidth=1.3).encode(
-        x=x, xOffset=offset, y=alt.Y("lo:Q", scale=scale, **percent("own facts broken")), y2="hi:Q"
+        x=x, xOffset=offset, y=y("lo"), y2="hi:Q"
     )
     gates = "outputs of the gate, of the up and of the down projection"
     if PARTS["gate"] not in there:
@@ -160,7 +158,7 @@ def _by_part(frame: pl.DataFrame, newest: str) -> Chart:
         "Each kind of neuron alone",
         f"Per cent of a relation's own known facts that break with only one kind of its neurons "
         f"off ({gates}), and with all of them. Bars: {BARS}.{drawn}",
-        spec_of(alt.layer(bars, ends).properties(width="container", height=240)),
+        spec_of(alt.layer(at_least(base), bars, ends).properties(width="container", height=240)),
         {"readings": Source(_PARTS, {}, STEPS)},
         heading("Each kind of neuron alone", newest),
         width=900,
@@ -180,7 +178,7 @@ def _overlap(frame: pl.DataFrame, newest: str) -> Chart:
     said = [f"{100 * chance:.2g} %" for chance in chances]
     said = [said[0], *(s for s in said[-1:] if s != said[0])] if said else []
     chance = f" By chance: {' to '.join(said)}." if said else ""
-    _, layers = cells("pairs", frame, top_of(frame["value"]), "shared", ("", ""), tips)
+    _, layers = cells("pairs", frame, "shared", ("", ""), tips)
     return Chart(
         "relations-overlap",
         "Neurons that relations share",

@@ -21,9 +21,9 @@ from geoprobe.reports.charts.relation_marks import (
     in_order,
     lines,
     percent,
+    shares,
     tables_of,
     tips_of,
-    top_of,
 )
 from geoprobe.reports.charts.relation_neurons import relation_neurons
 from geoprobe.reports.parts import Chart, Control, Section, Source, choice, place_control
@@ -80,7 +80,7 @@ def _matrix(frame: pl.DataFrame, newest: str) -> Chart:
         row="neurons off", column="facts of", value="drop", stderr="standard error", n="n"
     )
     axes = ("neurons off", "facts of")
-    base, layers = cells("readings", frame, top_of(frame["value"]), "break", axes, tips)
+    base, layers = cells("readings", frame, "break", axes, tips)
     own = base.transform_filter("datum.own == 1")
     layers.append(own.mark_rect(filled=False, stroke=BRIGHT, strokeWidth=1.6))
     random = frame["n"].is_null().any()
@@ -97,7 +97,8 @@ def _matrix(frame: pl.DataFrame, newest: str) -> Chart:
         "known facts, of subjects by which no neurons were found, that the model then gets wrong. "
         "Specific neurons break the facts of their own relation (framed) and few others."
         + (" Last row: as many random neurons, mean of the draws." if random else "")
-        + net,
+        + net
+        + " Colours end at the largest number of the newest checkpoint.",
         spec_of(alt.layer(*layers).properties(width="container", height=height_of(frame))),
         {"readings": Source(_MATRIX, {}, (*STEPS, "convention"))},
         heading("Facts that break, %", newest, ("convention", "")),
@@ -157,9 +158,7 @@ def _over_training(subject: Subject, frames: Frames, runs: Sequence[str]) -> Sec
     row = 136 if subject.axis.kind == "ordinal" else 96  # slanting names take room
     tips = tips_of(relation="relation", value="share", stderr="standard error", n="n")
 
-    def y(field: str) -> alt.Y:
-        return alt.Y(f"{field}:Q", scale=alt.Scale(domain=[0, 1]), **percent())
-
+    y = shares()
     given = alt.Chart().transform_filter("datum.line == 'given'")
     layers = lines(x, y, in_order(frame), given, tips)
     shared = ""
