@@ -391,7 +391,10 @@ def _began(run: Run, here: Measured) -> str:
 def _broken_said(here: Measured) -> list[str]:
     means = overall(here)
     if means is None:
-        return ["No relation has enough known facts to look for its neurons."]
+        why = next((str(r["reason"]) for one in here.found if (r := here.drop(one, one))), "")
+        undefined = f"No drop is defined: {plain(why)}."
+        few = "No relation has enough known facts to look for its neurons."
+        return [undefined if here.found else few]
     many = len(here.found) > 1
     own = f"{percent(means.own, means.error)} %"
     said = f"With the relation's {sizes_said(here)} off, {own} of its known facts break"
@@ -443,20 +446,16 @@ def relations_figures(subject: Subject, name: str) -> list[dict[str, str]]:
     means = overall(here)
     if means is None:
         return found
-    shown = [("accuracy_drop", "Facts that break, own neurons off", means.own, means.error)]
+    own, _, error = percent(means.own, means.error).partition(" ± ")
+    pair = (own, f"{error} %") if error else (f"{own} %", "")
+    found.append(_figure("accuracy_drop", "Facts that break, own neurons off", *pair))
     if means.others is not None:
-        shown.append(("versatility", "Other relations' facts", means.others, None))
+        others = f"{percent(means.others)} %"
+        found.append(_figure("versatility", "Other relations' facts", others))
     if means.random is not None:
-        drawn = means.random
-        title = "Random neurons off"
-        shown.append(("accuracy_drop_random", title, drawn.mean, None))
-    for measure, title, share_lost, stderr in shown:
-        value, error = words.apart(100 * share_lost, None if stderr is None else 100 * stderr)
-        pair = (value, f"{error} %") if error else (f"{value} %", "")
-        note = ""
-        if measure == "accuracy_drop_random" and means.random is not None:
-            note = f"at most {percent(means.random.most)} %"
-        found.append(_figure(measure, title, *pair, note))
+        drawn, most = (f"{percent(v)} %" for v in (means.random.mean, means.random.most))
+        note = f"at most {most}"
+        found.append(_figure("accuracy_drop_random", "Random neurons off", drawn, note=note))
     return found
 
 

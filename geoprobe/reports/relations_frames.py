@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,8 @@ COURSES = {
     "shared": "Neurons shared with the newest",
 }
 """Panels over training."""
-SPREAD = 0.16
-"""Lines of relations are set apart by this share of k, all together, for their bars to be told."""
+SPREAD = 0.045
+"""Lines are set apart by this share of the axis, all together, for their bars to be told."""
 _FRAMES = {
     "relations_known": schema("relation state", "value stderr", "n place"),
     "relations_matrix": schema("row column convention said", "value stderr", "n i j own"),
@@ -169,11 +170,14 @@ def _matrix(here: Measured, names: Mapping[str, str]) -> Iterator[dict[str, Any]
 def _curve(here: Measured, order: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     """Own drop by the size of the set, and the mean of random sets as large."""
     middle = (len(here.found) - 1) / 2
-    apart = 1 + SPREAD / max(1, len(here.found))
+    tried = {relation: [k for k in here.ks(relation) if k > 0] for relation in here.found}
+    ends = [k for ks in tried.values() for k in ks]
+    length = math.log(max(ends) / min(ends)) if ends else 0.0
+    apart = math.exp(SPREAD * length / max(1, len(here.found)))
     for place, relation in enumerate(here.found):
-        for k in here.ks(relation):
+        for k in tried[relation]:
             row = here.drop(relation, relation, k=k)
-            if row is None or row["value"] is None or k < 1:
+            if row is None or row["value"] is None:
                 continue
             yield {
                 "relation": relation,
@@ -184,12 +188,12 @@ def _curve(here: Measured, order: Mapping[str, int]) -> Iterator[dict[str, Any]]
                 **_numbers(row),
                 **_ends(row["value"], row["stderr"]),
             }
-    tried: dict[int, list[float]] = {}
+    by_size: dict[int, list[float]] = {}
     for relation, k in here.drawn:
         drawn = here.random(relation, k)
         if relation in here.found and drawn is not None:
-            tried.setdefault(k, []).append(drawn.mean)
-    for k, means in sorted(tried.items()):
+            by_size.setdefault(k, []).append(drawn.mean)
+    for k, means in sorted(by_size.items()):
         yield {"line": "random", "at": float(k), "k": k, "value": fmean(means)}
 
 

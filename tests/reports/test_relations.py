@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -147,9 +148,11 @@ def test_the_curve_has_every_size_with_its_error(charts: dict[str, Filled]) -> N
         for row in rows:
             assert row["lo"] == pytest.approx(max(0, row["value"] - 0.1))
             assert row["hi"] == pytest.approx(row["value"] + 0.1)
-            assert row["at"] == pytest.approx(row["k"], rel=0.06)
-    apart = {r["at"] for r in rows_of(chart, line="own", k=K)}
-    assert len(apart) == len(RELATIONS)
+            assert row["at"] == pytest.approx(row["k"], rel=0.08)
+    # Set apart, but by no more than a small part of the axis.
+    at = [r["at"] for r in rows_of(chart, line="own", k=K)]
+    assert len(set(at)) == len(RELATIONS)
+    assert 0 < math.log(max(at) / min(at)) < 0.05 * math.log(K / KS[0])
     (drawn,) = rows_of(chart, line="random")
     assert (drawn["k"], drawn["value"]) == (K, pytest.approx(0.01))
 
@@ -390,7 +393,10 @@ LESS: dict[str, tuple[dict[str, Any], tuple[str, ...], Callable[[str], bool]]] =
     "all undefined": (
         {"undefined": RELATIONS, "draws": 0},
         ("relations-known", "relations-overlap", "relations-where", "relations-course"),
-        lambda text: "Undefined (-): no held-out fact is known." in on_one_line(text),
+        lambda text: (
+            "Undefined (-): no held-out fact is known." in on_one_line(text)
+            and "No drop is defined: no held-out fact is known." in on_one_line(text)
+        ),
     ),
 }
 
