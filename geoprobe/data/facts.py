@@ -252,7 +252,7 @@ def _kind(value: Any) -> str:
         return "true or false"
     if isinstance(value, int | float):
         return "a number"
-    kinds = {str: "a text", list: "a list", dict: "a JSON object"}
+    kinds: dict[type, str] = {str: "a text", list: "a list", dict: "a JSON object"}
     return kinds[type(value)]
 
 
