@@ -3,7 +3,8 @@
 The claim was fixed before the evaluation facts were looked at: without the neurons of the language
 of a country at least 0.6 of its held-out facts break, on average less than 0.25 of those of the
 other relations, and more of its own than without any of ten random sets of as many neurons. All
-options are the defaults.
+options are the defaults. Templates of other relations had been reworded by then, so that the model
+goes on with an answer; those of this one are as they were first written.
 """
 
 from __future__ import annotations
@@ -118,7 +119,5 @@ def _claim() -> list[Line]:
                 f", at most {draws['value'].max():.2f}",
             )
         )
-    for finding in findings:
-        if finding["kind"] == "relation" and finding["left_out"]:
-            lines.append(Line(f"{finding['relation']}: left out", "", "", finding["left_out"]))
-    return lines
+    left_out = [f for f in findings if f["kind"] == "relation" and f["left_out"]]
+    return lines + [Line(f"{f['relation']}: left out", "", "", f["left_out"]) for f in left_out]

@@ -185,4 +185,5 @@ def _reading(
         stderr=error.value,
         n=int(counts.sum()),
         reason="" if error.value is not None else f"no standard error: {error.reason}",
+        replicates=tuple(left_out),
     )

@@ -161,6 +161,7 @@ def _mean(keys: Mapping[str, Key], seeds: Sequence[Reading]) -> Reading:
         return Reading(
             *("", NAME, first.measure, first.site, keys, value, error, first.n, first.convention),
             reason,
+            _each_mean(seeds),
         )
 
     values = [one.value for one in seeds if one.value is not None]
@@ -176,6 +177,14 @@ def _mean(keys: Mapping[str, Key], seeds: Sequence[Reading]) -> Reading:
         error if error > 0 else None,
         "" if error > 0 else "no standard error: neither seeds nor groups vary",
     )
+
+
+def _each_mean(seeds: Sequence[Reading]) -> tuple[float, ...]:
+    """The means of the seeds' replicates, where all have the same."""
+    if len({len(one.replicates) for one in seeds}) > 1:
+        return ()
+    parts = zip(*(one.replicates for one in seeds), strict=True)
+    return tuple(math.fsum(part) / len(seeds) for part in parts)
 
 
 def _curve(one: Measured) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,8 @@ def jackknifed(
     """
 
     def made(number: float | None, error: float | None, reason: str) -> Reading:
-        return Reading("", probe, measure, site, keys, number, error, n, convention, reason)
+        kept = tuple(math.nan if isinstance(part, str) else float(part) for part in parts)
+        return Reading("", probe, measure, site, keys, number, error, n, convention, reason, kept)
 
     if isinstance(value, str):
         return made(None, None, value)

@@ -261,7 +261,6 @@ class Readings:
     def __init__(self, options: SpectrumOptions) -> None:
         self.options = options
         self.outcome = Outcome()
-        self._replicates: list[NDArray[np.float64]] = []
 
     def add(
         self, sample: Sample, site: str, keys: Mapping[str, Key], *, why_no_groups: str = ""
@@ -355,7 +354,6 @@ class Readings:
             stderr = error.value
             if stderr is None:
                 reason = f"no standard error: {why_no_error or error.reason}"
-        self._replicates.append(values)
         self.outcome.readings.append(
             Reading(
                 checkpoint="",
@@ -368,19 +366,17 @@ class Readings:
                 n=n,
                 convention=entry.convention,
                 reason=reason,
+                replicates=tuple(values.tolist()) if len(replicates) else (),
             )
         )
 
     def extend(self, other: Readings) -> None:
         """Adds what another collector has."""
-        self._replicates += other._replicates
         self.outcome.readings += other.outcome.readings
         self.outcome.arrays |= other.outcome.arrays
 
     def finish(self) -> Outcome:
         """Everything added."""
-        replicates = np.array(self._replicates, dtype=np.float64).reshape(-1, GROUPS)
-        self.outcome.arrays[f"{NAME}/replicates"] = replicates
         return self.outcome
 
 

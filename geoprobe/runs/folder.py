@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SCHEMA = "geoprobe.run/1"
 
 _HEADER, _FINDINGS, _CHECKPOINTS, _LOCK = "run.json", "findings.json", "checkpoints", ".lock"
+REPLICATES = "replicates"
+"""The array of all readings' jackknife replicates, a row each in their order."""
 _BESIDE = ("autoencoders", "relations")
 """Folders of what is kept beside the readings, a folder a checkpoint in each."""
 _JSON, _ARRAYS, _PART = ".json", ".safetensors", ".part"
@@ -197,6 +199,10 @@ class Run:
         file.unlink(missing_ok=True)
         # safetensors writes the memory behind a view, whatever the view's strides.
         whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        if (groups := max((len(reading.replicates) for reading in readings), default=0)) > 0:
+            whole[REPLICATES] = np.full((len(readings), groups), np.nan)
+            for row, reading in zip(whole[REPLICATES], readings, strict=True):
+                row[: len(reading.replicates)] = reading.replicates
         _replace(self._file(label, _ARRAYS), save(whole))
         _write_json(
             file,

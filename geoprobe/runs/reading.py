@@ -32,6 +32,8 @@ class Reading:
         n: Number of samples (rows) behind it.
         convention: Name of the convention it was computed under.
         reason: Why value or stderr is missing; the empty string when nothing is.
+        replicates: The value without each jackknife group, in the order of the groups that are
+            there; NaN where it has none. Kept as an array beside the readings.
     """
 
     checkpoint: str
@@ -44,6 +46,7 @@ class Reading:
     n: int = 0
     convention: str = "exact"
     reason: str = ""
+    replicates: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         taken = sorted(set(self.keys) & set(COLUMNS))

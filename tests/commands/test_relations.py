@@ -44,8 +44,7 @@ def test_a_series_and_when_its_neurons_appear(demo: Path) -> None:
     labels = [c["label"] for c in document["series"]["checkpoints"]]
     assert len(labels) == 3
     by_label = {
-        label: [f for f in document["findings"] if f.get("checkpoint") == label]
-        for label in labels
+        label: [f for f in document["findings"] if f.get("checkpoint") == label] for label in labels
     }
     early = [f for f in by_label[labels[0]] if f["kind"] == "relation"]
     assert len(early) == 11

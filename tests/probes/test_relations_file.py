@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,9 @@ def test_a_damaged_file_is_a_sentence(
             return
     try:
         found = read_neurons(file)
-    except UsageError as error:
-        assert str(error).startswith(f"--neurons {file}")
+    except UsageError:
+        with pytest.raises(UsageError, match=re.escape(f"--neurons {file}")):
+            read_neurons(file)
         return
     for neurons in found.sets.values():
         assert neurons

@@ -1,10 +1,9 @@
-"""The whole pipeline on the demo's model against the plainest one: loops, hooks and scikit-learn."""
+"""The pipeline on the demo's model against the plainest one: loops, hooks and scikit-learn."""
 
 from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,12 @@ class Plain:
         for name in RELATIONS:
             relation = json.loads((demo_facts_folder() / f"{name}.json").read_text())
             self.facts += [
-                (name, sample["subject"], template.replace("{}", sample["subject"]), sample["object"])
+                (
+                    name,
+                    sample["subject"],
+                    template.replace("{}", sample["subject"]),
+                    sample["object"],
+                )
                 for template in relation["prompt_templates"]
                 for sample in relation["samples"]
             ]

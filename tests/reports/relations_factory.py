@@ -48,6 +48,7 @@ def make_relations_run(
     early: int = 1,
     late: int = 0,
     draws: int = 3,
+    drawn_at: Sequence[int] = (),
     gates: bool = True,
     perplexity: bool = True,
     beside: bool = True,
@@ -70,6 +71,7 @@ def make_relations_run(
         early: So many first checkpoints know no facts.
         late: So many last ones know none again.
         draws: Of random neurons; 0 leaves them out.
+        drawn_at: Further sizes of random sets, which break half of the facts.
         gates: Whether the model has them.
         perplexity: Whether that was measured.
         beside: Whether there is more than the drops: overlap, cumulativity, precision, neurons,
@@ -105,7 +107,7 @@ def make_relations_run(
             told.facts(left_out or {}, knows=knows)
             if knows:
                 told.drops(ks, undefined, gates)
-                told.random(draws)
+                told.random(draws, drawn_at)
                 told.others(undefined)
                 if perplexity:
                     told.perplexity(draws)
@@ -194,7 +196,7 @@ class _Told:
                     module=module,
                 )
 
-    def random(self, draws: int) -> None:
+    def random(self, draws: int, further: Sequence[int]) -> None:
         for j, relation in enumerate(self.some if draws else []):
             values = [random(j, draw) for draw in range(draws)]
             at = {"relation": relation, "k": self.k}
@@ -202,6 +204,9 @@ class _Told:
                 self.read("accuracy_drop_random", value, convention="known", **at, draw=draw)
             mean = sum(values) / len(values)
             self.read("accuracy_drop_random", mean, convention="known", stderr=0.003, **at)
+            for k in further:
+                at = {"relation": relation, "k": k}
+                self.read("accuracy_drop_random", 0.5, convention="known", **at)
 
     def others(self, undefined: Sequence[str]) -> None:
         many = len(self.some)

@@ -307,6 +307,7 @@ def test_a_narrow_terminal_has_it_in_parts(tmp_path: Path, width: int) -> None:
     run = make_relations_run(tmp_path / "run", relations=ELEVEN, steps=(None,), early=0)
     found = [t for t in terminal_tables(run, width) if t.title.startswith("Facts that break")]
     assert len(found) > 1
+    assert found[1].title == f"Facts that break, %, model (2 of {len(found)})"
     assert [h.strip() for t in found for h in t.heads[1:]] == [f"#{i + 1}" for i in range(11)]
     sizes = [len(t.heads) for t in found]
     assert max(sizes) - min(sizes) <= 2
@@ -446,7 +447,13 @@ def test_the_newest_checkpoint_with_neurons_is_shown_where_later_ones_have_none(
 def test_sets_of_different_size_are_held_against_the_nearest_random_ones(tmp_path: Path) -> None:
     sizes = {RELATIONS[0]: 300, RELATIONS[1]: 420}
     run = make_relations_run(
-        tmp_path / "run", steps=(None,), early=0, relations=RELATIONS[:2], k_of=sizes, select="lape"
+        tmp_path / "run",
+        steps=(None,),
+        early=0,
+        relations=RELATIONS[:2],
+        k_of=sizes,
+        select="lape",
+        drawn_at=(30, 3000),
     )
     table = relation_tables(run)[0]
     assert table.title == "Relations, model: 300 to 420 neurons (of 109,440) off for each"
@@ -456,7 +463,8 @@ def test_sets_of_different_size_are_held_against_the_nearest_random_ones(tmp_pat
     assert "Found by low entropy over the relations" in neurons.note
     chart = charts_of(run)["relations-curve"]
     assert [r["k"] for r in rows_of(chart, kept=1)] == [300, 420]
-    assert [r["k"] for r in rows_of(chart, line="random")] == [360]
+    drawn = {r["k"]: r["value"] for r in rows_of(chart, line="random")}
+    assert drawn == pytest.approx({30: 0.5, 360: 0.01, 3000: 0.5})
     # Of sets that were not chosen from all neurons chance says something else.
     pairs = rows_of(charts_of(run)["relations-overlap"], "pairs")
     assert {r["chance"] for r in pairs} == {None}
