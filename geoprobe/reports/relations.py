@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
@@ -287,6 +287,13 @@ def names_of(relations: Sequence[str], most: int = MOST_LETTERS) -> dict[str, st
         taken.add(name)
         found[relation] = name
     return found
+
+
+def told_from(names: Collection[str], label: str) -> str:
+    """A label of what is no relation, though one may have that name."""
+    while label in names:
+        label = f"({label})"
+    return label
 
 
 def percent(value: float | None, error: float | None = None) -> str:

@@ -21,6 +21,7 @@ from geoprobe.reports.relations import (
     has_relations,
     measured,
     names_of,
+    told_from,
     with_neurons,
 )
 from geoprobe.reports.subject import STDERRS, Place, thinned
@@ -150,8 +151,7 @@ def _matrix(here: Measured, names: Mapping[str, str]) -> Iterator[dict[str, Any]
                         "said": _said(row["value"]),
                         **_numbers(row),
                     }
-    # A relation may have that name, too.
-    label = RANDOM_ROW if RANDOM_ROW not in names.values() else f"({RANDOM_ROW})"
+    label = told_from(names.values(), RANDOM_ROW)
     for j, relation in enumerate(here.found):
         drawn = here.random(relation)
         if drawn is not None:

@@ -25,6 +25,7 @@ from geoprobe.reports.relations import (
     percent,
     plain,
     sizes_said,
+    told_from,
 )
 from geoprobe.reports.subject import thinned
 
@@ -427,7 +428,8 @@ def _course(run: Run, width: int | None) -> Iterator[Table]:
             heads = [*(_number_of(name) for name in _numbered(relations).values()), "mean"]
             yield from _grid(title, "checkpoint", by_checkpoint, heads, width, note)
         elif by_checkpoint:
-            names = [*names_of(relations).values(), "mean"]
+            some = names_of(relations).values()
+            names = [*some, told_from(some, "mean")]
             by_relation = dict(zip(names, zip(*by_checkpoint.values(), strict=True), strict=True))
             columns = list(by_checkpoint)
             yield from _grid(title, "relation", by_relation, columns, None, note, [len(relations)])

@@ -1,0 +1,1 @@
+"""Whether a model's geometry moved: baselines, expectations, comparison, verdict."""
