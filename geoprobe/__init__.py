@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GeoprobeError",
     "Run",
+    "check",
     "measure",
     "measure_features",
     "measures",
@@ -27,6 +28,7 @@ __all__ = [
 _WHERE = {
     "GeoprobeError": ("geoprobe.errors", "GeoprobeError"),
     "Run": ("geoprobe.api", "Run"),
+    "check": ("geoprobe.checks.checking", "check"),
     "measure": ("geoprobe.api", "measure"),
     "measure_features": ("geoprobe.api", "measure_features"),
     "measures": ("geoprobe.measures", None),
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from geoprobe import measures
     from geoprobe.api import Run, measure, measure_features, plan
     from geoprobe.api import open_run as open
+    from geoprobe.checks.checking import check
     from geoprobe.errors import GeoprobeError
     from geoprobe.measures import spectrum
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geoprobe.commands import (
+    check,
     collapse,
     corpus,
     explain,
@@ -18,6 +19,7 @@ from geoprobe.commands import (
     rank,
     relations,
     report,
+    scan,
     series,
     sinks,
     superposition,
@@ -35,6 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("rank")(rank.rank)
+app.command("scan")(scan.scan)
+app.command("check")(check.check)
 app.command("sinks")(sinks.sinks)
 app.command("collapse")(collapse.collapse)
 app.command("superposition")(superposition.superposition)

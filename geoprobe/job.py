@@ -57,6 +57,7 @@ class Options:
             checkpoints' own.
         trust_remote_code: Whether code that comes with a checkpoint may run.
         evict: Delete weights downloaded from the hub as soon as they are measured.
+        where_possible: Leave out, with a warning, probes that a model does not have the parts for.
     """
 
     probes: tuple[str, ...] = ("spectrum",)
@@ -78,6 +79,7 @@ class Options:
     tokenizer: str | None = None
     trust_remote_code: bool = False
     evict: bool = False
+    where_possible: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("sequences", 2), ("length", 2), ("batch_size", 1), ("seed", 0)):
@@ -139,6 +141,8 @@ def make_job(
 
         usual["facts"] = (str(demo_facts_folder()),)
     plans, settled_rest = choose_plans(settled.probes, rest, usual)
+    if settled.where_possible:
+        plans = [replace(plan, optional=True) for plan in plans]
     if settled.sequences is None and (settled.data is None or _data_of(plans) != "labelled"):
         settled = replace(settled, sequences=USUAL_SEQUENCES)
     return Job(settled, plans, settled_rest, out, fresh, progress or SILENT, command)

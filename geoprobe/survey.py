@@ -82,8 +82,7 @@ def measure_model(
         UsageError: This model does not have what the options ask for.
     """
     device, dtype = capture.device, capture.dtype
-    for plan in plans:
-        plan.check(loaded.layout)
+    plans, left_out = _possible(plans, loaded.layout)
     chosen = loaded.layout.select(layers=layers, sites=sites)
     warning = _check_input(loaded.layout, corpus)
     reads = loaded.layout.reads
@@ -119,7 +118,7 @@ def measure_model(
 
         capture.run(batch.inputs, watchers, observe)
         give_back()
-    outcome = Outcome(findings=[warning] if warning else [])
+    outcome = Outcome(findings=[*left_out, *([warning] if warning else [])])
     for probe in probes:
         outcome.add(probe.finish())
     subject = Subject(capture, batches, survey, progress, folder, key)
@@ -129,6 +128,25 @@ def measure_model(
     if (decode := getattr(corpus, "decode", None)) is not None:
         outcome.findings = [_with_tokens(finding, decode) for finding in outcome.findings]
     return outcome
+
+
+def _possible(plans: Sequence[Plan], layout: Layout) -> tuple[list[Plan], list[dict[str, Any]]]:
+    """The plans that a model has the parts for, and a warning for each of the others.
+
+    Raises:
+        UsageError: One that is not optional is among those, or all are.
+    """
+    found, left_out = [], []
+    for plan in plans:
+        try:
+            plan.check(layout)
+            found.append(plan)
+        except UsageError as error:
+            if not plan.optional or len(plans) == 1:
+                raise
+            message = f"Left out: {error}"
+            left_out.append({"kind": "warning", "code": "probe_left_out", "message": message})
+    return found, left_out
 
 
 def place_statistics(survey: Survey, plans: Sequence[Plan]) -> Survey:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from geoprobe.commands import options as o
+from geoprobe.probes.registry import ONE_PASS
 
 if TYPE_CHECKING:
     from geoprobe.api import Run
@@ -19,7 +20,7 @@ def run_verb(verb: str, given: Mapping[str, Any]) -> Run:
     """Measures what a verb's parameters ask for, and shows it.
 
     Args:
-        verb: Its name; its probe has the same, and `rank` the default.
+        verb: Its name; its probe has the same, `rank` the default, `scan` those named.
         given: Its parameters by name.
 
     Returns:
@@ -30,6 +31,9 @@ def run_verb(verb: str, given: Mapping[str, Any]) -> Run:
 
     series, out = given["series"], given["out"]
     probes: dict[str, Any] = {} if verb == "rank" else {"probes": (verb,)}
+    if verb == "scan":
+        chosen = o.words(given["probes"])
+        probes = {"probes": chosen or ONE_PASS, "where_possible": not chosen}
     with Bars(quiet=given["quiet"]) as bars:
         found = measure(
             series,

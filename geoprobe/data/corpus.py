@@ -100,6 +100,7 @@ class Corpus:
             "longest": int(self.lengths.max()),
             "empty_documents": self.empty,
             "fingerprint": self.fingerprint,
+            "tokenizer": None if self.tokenizer is None else tokenizer_digest(self.tokenizer),
         }
 
     def sequence(self, index: int) -> NDArray[np.int32]:
@@ -160,6 +161,19 @@ def corpus_of(tokenizer: Any, sequences: Iterable[Sequence[int]], source: str) -
     pad = tokenizer.pad_token_id
     made = Corpus.from_ids(sequences, pad_id=0 if pad is None else int(pad), source=source)
     return replace(made, decode=lambda token: str(tokenizer.decode([token])), tokenizer=tokenizer)
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of what makes token ids of a text: the rules, the words, the special tokens."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is not None and hasattr(core, "to_str"):
+        parts = json.loads(core.to_str())
+        # State of the last call, not of the tokenizer.
+        rules: Any = {k: v for k, v in parts.items() if k not in ("truncation", "padding")}
+    else:
+        rules = [type(tokenizer).__name__, tokenizer.get_vocab()]
+    whole = [rules, {k: str(v) for k, v in tokenizer.special_tokens_map.items()}]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def is_file_name(item: str | Path) -> bool:

@@ -284,6 +284,7 @@ class Plan:
         data: What data that is given is to it: items to be fed as they are, items with labels, or
             texts in sets.
         recorded: What a run records in the place of options: of files what is in them.
+        optional: Whether it is left out, with a warning, where a model does not have what it needs.
     """
 
     probe: Callable[[Survey], Probe] | None = None
@@ -293,3 +294,4 @@ class Plan:
     cost: Callable[[Survey], list[Cost]] = _free
     data: Literal["items", "labelled", "texts"] = "items"
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False

@@ -26,6 +26,8 @@ PROBES: Mapping[str, str] = {
 """Watch the one pass; each takes part where `probes` names it."""
 STUDIES: Mapping[str, str] = {"ablation": "geoprobe.probes.ablation"}
 """Drive the model themselves; each takes part where its options ask for it."""
+ONE_PASS = ("spectrum", "sinks", "collapse", "superposition")
+"""Probes that need nothing but a model and a text, and take one pass together."""
 
 
 def choose_plans(

@@ -56,7 +56,7 @@ def in_order(frame: pl.DataFrame) -> list[str]:
 
 def percent(title: str | None = "", ticks: int = 5) -> dict[str, Any]:
     """Title and axis of a share."""
-    return {"title": title, "axis": alt.Axis(format=".0%", tickCount=ticks)}
+    return {"title": title, "axis": alt.Axis(format=".0%", tickCount=ticks, grid=True)}
 
 
 def tips_of(**titles: str) -> list[alt.Tooltip]:

@@ -1,0 +1,234 @@
+"""Measures a model and checks it against a baseline or another model, or makes a baseline."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoprobe.checks.comparing import compare, floors_between
+from geoprobe.checks.expectations import read_expectations
+from geoprobe.checks.sides import HALF, NUMERICS, Side, read_baseline, side_of, write_baseline
+from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.probes.base import SILENT
+from geoprobe.probes.registry import ONE_PASS
+
+if TYPE_CHECKING:
+    from geoprobe.api import Run
+    from geoprobe.checks.verdict import Verdict
+    from geoprobe.probes.base import Progress
+
+_FILES = ("text", "images", "data", "sae", "facts", "neurons", "factory", "tokenizer", "weights")
+"""Options that name files: a baseline has no paths, so these are given anew."""
+_HALF_DTYPE = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check did.
+
+    Attributes:
+        verdict: The comparison; None where there was nothing to compare with.
+        run: What was measured now.
+        side: The same, as a baseline has it.
+        written: The baseline that was written; None where none was.
+    """
+
+    verdict: Verdict | None
+    run: Run
+    side: Side
+    written: Path | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, 1 failed, 3 not comparable; 0 where a baseline was written."""
+        return 0 if self.verdict is None or self.written else self.verdict.exit_code
+
+
+def check(
+    series: str | Path | Sequence[str | Path] | None = None,
+    *,
+    baseline: str | Path | None = None,
+    against: str | Path | None = None,
+    update: bool = False,
+    unpaired: bool = False,
+    config: str | Path | None = None,
+    model: Any = None,
+    out: str | Path | None = None,
+    select: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Checked:
+    """Measures a model, or reads a run, and says whether its geometry moved.
+
+    Args:
+        series: As `measure` has it, or the folder of a run; of a series the newest checkpoint.
+        baseline: The baseline file; options that it was measured with and that are not given are
+            taken from it.
+        against: Another model to compare with instead.
+        update: Write the baseline.
+        unpaired: Compare by standard errors alone: the texts differ on purpose.
+        config: A .toml file of expectations; None looks for geoprobe.toml and pyproject.toml.
+        model: A live module instead of a series, with `tokenizer=`.
+        out: The folder of the run; None is a temporary one.
+        select: Which checkpoints, as `measure` has it.
+        progress: Told how far it is.
+        **options: As `measure` has them; `probes` are spectrum, sinks, collapse and superposition,
+            where the model has what they need, if nothing else is said.
+
+    Raises:
+        UsageError: An option, the baseline or the expectations are wrong.
+        CheckpointError: The model could not be measured.
+    """
+    if (baseline is None) == (against is None):
+        raise UsageError("check: give --baseline FILE, or --against MODEL; one of the two.")
+    if update and against is not None:
+        raise UsageError("--update writes the baseline, and --against has none; leave it out.")
+    file = None if baseline is None else Path(baseline)
+    before = None
+    if file is not None and (file.exists() or not update):
+        before = read_baseline(file)
+        options = {**_of_baseline(before, options, update=update), **options}
+    expectations = read_expectations(None if config is None else Path(config))
+    tell = progress or SILENT
+    folder = _as_run(series)
+    if folder is not None:
+        if update:
+            raise UsageError(
+                f"--update measures the model anew to find its numerical floor, and {folder} is a "
+                "run; give the model."
+            )
+        run = _open(folder)
+    else:
+        run = _measured(series, model, out, select, progress, options)
+    side = side_of(run)
+    if len(run.labels) > 1:
+        tell.note(f"Of {len(run.labels)} checkpoints the newest is checked: {run.labels[-1]}.")
+    if against is not None:
+        before = _side_with_floors(str(against), None, None, progress, options, tell)
+    if update:
+        assert file is not None
+        side = _floors(side, run, series, model, select, progress, options, tell)
+        verdict = None if before is None else compare(before, side, expectations, unpaired=unpaired)
+        write_baseline(file, side)
+        return Checked(verdict, run, side, file)
+    assert before is not None
+    return Checked(compare(before, side, expectations, unpaired=unpaired), run, side)
+
+
+def _measured(
+    series: Any,
+    model: Any,
+    out: str | Path | None,
+    select: Mapping[str, Any] | None,
+    progress: Progress | None,
+    options: Mapping[str, Any],
+) -> Run:
+    """A fresh measurement.
+
+    Raises:
+        CheckpointError: The newest checkpoint could not be measured.
+    """
+    from geoprobe.api import measure
+
+    given = {"probes": ONE_PASS, "where_possible": "probes" not in options, **options}
+    run = measure(
+        series,
+        model=model,
+        out=out,
+        fresh=True,
+        select=select,
+        progress=progress,
+        command="check",
+        **given,
+    )
+    if run.failed:
+        raise CheckpointError("; ".join(run.failed.values()))
+    return run
+
+
+def _side_with_floors(
+    series: Any,
+    model: Any,
+    select: Mapping[str, Any] | None,
+    progress: Progress | None,
+    options: Mapping[str, Any],
+    tell: Progress,
+) -> Side:
+    run = _measured(series, model, None, select, progress, options)
+    return _floors(side_of(run), run, series, model, select, progress, options, tell)
+
+
+def _floors(
+    side: Side,
+    run: Run,
+    series: Any,
+    model: Any,
+    select: Mapping[str, Any] | None,
+    progress: Progress | None,
+    options: Mapping[str, Any],
+    tell: Progress,
+) -> Side:
+    """The side with what other numerics do to it: another batch size, and half precision."""
+    batch = int(run.header["chosen"]["batch_size"] or 1)
+    other = max(1, batch // 3) if batch > 1 else 2
+    for what, changed in ((NUMERICS, {"batch_size": other}), (HALF, {"dtype": _HALF_DTYPE})):
+        if what == HALF and run.header["environment"]["dtype"] == _HALF_DTYPE:
+            continue
+        tell.note(
+            f"Measuring again for the floor ({', '.join(f'{k} {v}' for k, v in changed.items())})."
+        )
+        module, given = model, {**options, **changed}
+        if model is not None and what == HALF:
+            import torch
+
+            module = copy.deepcopy(model).to(torch.bfloat16)
+            given.pop("dtype")
+        try:
+            again = _measured(series, module, None, select, progress, given)
+        except (CheckpointError, UsageError) as error:
+            tell.note(f"No floor of {what.replace('_', ' ')}: {error}")
+            continue
+        side = side.with_floors(what, floors_between(side, side_of(again)))
+    return side
+
+
+def _of_baseline(before: Side, given: Mapping[str, Any], *, update: bool) -> dict[str, Any]:
+    """Options that a baseline was measured with, and that are not given anew.
+
+    Raises:
+        UsageError: It was measured with files that are not given.
+    """
+    known = before.header["options"]
+    for name in _FILES:
+        if known.get(name) and not given.get(name) and not update:
+            raise UsageError(
+                f"The baseline was measured with --{name} {_shown(known[name])}; give the same."
+            )
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in known.items()
+        if name not in _FILES and value not in (None, [], {})
+    }
+
+
+def _shown(value: Any) -> str:
+    several = value if isinstance(value, list) else [value]
+    return ", ".join(str(v.get("name", "...")) if isinstance(v, dict) else str(v) for v in several)
+
+
+def _as_run(series: Any) -> Path | None:
+    """The folder of a run, where that is what was given."""
+    several = [series] if isinstance(series, str | Path) else list(series or ())
+    if len(several) != 1:
+        return None
+    folder = Path(several[0])
+    return folder if (folder / "run.json").is_file() else None
+
+
+def _open(folder: Path) -> Run:
+    from geoprobe.api import open_run
+
+    return open_run(folder)
