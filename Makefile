@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench bench-check clean
 
 help:
 	@echo "make demo   install into $(VENV), measure the demo series, say where the report is"
 	@echo "make test   the whole test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make bench-check  what geoprobe check blocks and lets by, on the demo series"
 	@echo "make bench  the benchmarks of speed and memory, and the reproductions (long)"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -38,6 +39,9 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.reproductions
+
+bench-check: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks check
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -19,6 +19,7 @@ NAMES = {
     "features": "training sparse autoencoders beside other packages, and applying one",
     "relations": "scoring the neurons of a relation's facts",
     "relations_of_facts": "relation-specific neurons, whole (SmolLM2-135M)",
+    "check": "false alarms and misses of `geoprobe check` (demo series)",
     "today": "against output_hidden_states and reptrix",
 }
 

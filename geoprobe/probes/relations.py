@@ -17,6 +17,8 @@ NAME = "relations"
 USUAL_SHARE = {"ap": 0.0036, "lape": 0.01}
 """Share of the neurons that is chosen where no number is asked for: the papers' own."""
 CUMULATIVE = (10, 50, 200, 500, 1000, 3000, 10_000, 30_000)
+RESERVED = ("none", "random")
+"""What readings call the model as it is, and without random neurons."""
 _BEYOND = 3
 """The usual numbers of neurons go on to so many times those of a relation."""
 _TOKENS_A_PROMPT = 12
@@ -127,6 +129,12 @@ def plan(options: RelationsOptions) -> Plan:
     from geoprobe.probes.relations_study import RelationsStudy
 
     relations = read_facts(options.facts) if options.facts else builtin_facts()
+    for relation in relations:
+        if relation.name in RESERVED:
+            raise UsageError(
+                f"--facts: a relation cannot be called {relation.name!r}, which stands for no "
+                "neurons of a relation; give it another name."
+            )
     if len(relations) < 2 and options.neurons is None:
         raise UsageError(
             f"--facts has one relation, {relations[0].name}; give at least two: a relation's "

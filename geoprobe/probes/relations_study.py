@@ -70,7 +70,13 @@ class RelationsStudy:
             )
             path = f"{folder.parent.name}/{folder.name}/{FILE_NAME}"
         outcome.findings.append(
-            {"kind": "neurons_file", "path": path, "select": select, "neurons": len(asked.units)}
+            {
+                "kind": "neurons_file",
+                "path": path,
+                "select": select,
+                "neurons": len(asked.units),
+                "given": self.given is not None,
+            }
         )
         outcome.add(Conditions(asked, selected, options, select).measured())
         kept.forget()

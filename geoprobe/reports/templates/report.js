@@ -167,7 +167,7 @@
   let order = [], first = 0, sorted = null, down = false;
   const form = holder.querySelector("form");
   form.addEventListener("submit", (event) => event.preventDefault());
-  const filters = ["run", "checkpoint", "measure", "site", "data", "labels", "tokens", "sinks", "sae", "activations", "seed", "rows", "basis", "convention"].filter(
+  const filters = ["run", "checkpoint", "measure", "site", "relation", "deactivated", "module", "data", "labels", "tokens", "sinks", "sae", "activations", "seed", "rows", "basis", "convention"].filter(
     (name) => shownNames.includes(name) && table.columns[name].levels.length > 1
   );
   for (const name of filters) {
