@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
 
+T = TypeVar("T")
+
 
 def measure_model(
     loaded: Loaded,
@@ -82,7 +84,8 @@ def measure_model(
         UsageError: This model does not have what the options ask for.
     """
     device, dtype = capture.device, capture.dtype
-    plans, left_out = _possible(plans, loaded.layout)
+    possible = _Possible(plans)
+    possible.each(lambda plan: plan.check(loaded.layout))
     chosen = loaded.layout.select(layers=layers, sites=sites)
     warning = _check_input(loaded.layout, corpus)
     reads = loaded.layout.reads
@@ -91,8 +94,10 @@ def measure_model(
     survey = Survey(
         loaded.layout, chosen, corpus.lengths, seed, memory, dtype, device, device, times, corpus
     )
-    survey = place_statistics(survey, plans)
-    probes = [plan.probe(survey) for plan in plans if plan.probe is not None]
+    possible.each(lambda plan: plan.cost(survey))
+    placed = survey = place_statistics(survey, possible.plans)
+    made = possible.each(lambda plan: None if plan.probe is None else plan.probe(placed))
+    plans, probes = possible.plans, [probe for probe in made if probe is not None]
     watchers: dict[str, list[Probe]] = {}
     for probe in probes:
         for site in probe.sites():
@@ -118,7 +123,7 @@ def measure_model(
 
         capture.run(batch.inputs, watchers, observe)
         give_back()
-    outcome = Outcome(findings=[*left_out, *([warning] if warning else [])])
+    outcome = Outcome(findings=[*possible.left_out, *([warning] if warning else [])])
     for probe in probes:
         outcome.add(probe.finish())
     subject = Subject(capture, batches, survey, progress, folder, key)
@@ -130,23 +135,36 @@ def measure_model(
     return outcome
 
 
-def _possible(plans: Sequence[Plan], layout: Layout) -> tuple[list[Plan], list[dict[str, Any]]]:
-    """The plans that a model has the parts for, and a warning for each of the others.
+class _Possible:
+    """The plans that a model and what it is fed have the parts for, and a warning for each other.
 
-    Raises:
-        UsageError: One that is not optional is among those, or all are.
+    Args:
+        plans: All of them; only those that are optional are left out.
     """
-    found, left_out = [], []
-    for plan in plans:
-        try:
-            plan.check(layout)
-            found.append(plan)
-        except UsageError as error:
-            if not plan.optional or len(plans) == 1:
-                raise
-            message = f"Left out: {error}"
-            left_out.append({"kind": "warning", "code": "probe_left_out", "message": message})
-    return found, left_out
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.plans = list(plans)
+        self.left_out: list[dict[str, Any]] = []
+
+    def each(self, use: Callable[[Plan], T]) -> list[T]:
+        """What comes of each plan; one that cannot be used is left out.
+
+        Raises:
+            UsageError: That one is not optional, or is the last.
+        """
+        found, usable = [], []
+        for plan in self.plans:
+            try:
+                found.append(use(plan))
+                usable.append(plan)
+            except UsageError as error:
+                if not plan.optional or (plan is self.plans[-1] and not usable):
+                    raise
+                message = f"Left out: {error}"
+                warning = {"kind": "warning", "code": "probe_left_out", "message": message}
+                self.left_out.append(warning)
+        self.plans = usable
+        return found
 
 
 def place_statistics(survey: Survey, plans: Sequence[Plan]) -> Survey:

@@ -469,13 +469,17 @@ def _unlike(value: float, limit: float | None) -> str:
     """A number with as many digits as show on which side of its limit it is."""
     for digits in (3, 6, 9, 12):
         text = _number(value, digits)
-        if limit is None or (_read(text) > _read(_limit(limit))) == (value > limit):
+        if limit is None or _side(_read(text), _read(_limit(limit))) == _side(value, limit):
             return text
     return repr(value)
 
 
 def _limit(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) and abs(value) < 1e7 else f"{value:g}"
+
+
+def _side(value: float, limit: float) -> int:
+    return (value > limit) - (value < limit)
 
 
 def _read(text: str) -> float:

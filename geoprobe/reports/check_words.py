@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from geoprobe.checks.verdict import FAILED, PASSED
 from geoprobe.measures.registry import Card, cards
-from geoprobe.reports.words import apart, count, number
+from geoprobe.reports.words import count, number
 
 if TYPE_CHECKING:
     from geoprobe.checks.verdict import Change, Verdict
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 WORDS = {PASSED: "passed", FAILED: "FAILED"}
 _REASONS = 3
 """Most reasons for not judging a reading that the verdict's line has room for."""
+_DIGITS, _MOST_DECIMALS = 3, 7
+"""Digits of a difference; the values beside it have the same decimals, up to so many."""
 
 
 class Shown(NamedTuple):
@@ -116,7 +118,7 @@ def shown(change: Change) -> Shown:
     return Shown(
         _value(change.before, size),
         _value(change.after, size),
-        _signed(difference, 3),
+        _signed(difference, _DIGITS),
         _signed(relative, 2),
         _signed(change.sigmas, 2),
         number(floors, 2) if floors is not None and math.isfinite(floors) else "",
@@ -133,9 +135,12 @@ def _value(value: float | None, size: float) -> str:
         return "-"
     if not math.isfinite(value):
         return "not finite"
-    # No more digits than the value has itself, where the difference dwarfs it.
-    digit = min(size, abs(value))
-    return apart(value, digit)[0] if digit else number(value, 4)
+    # The decimals of the difference, or of the value where the difference dwarfs it.
+    least = min(size, abs(value))
+    decimals = _DIGITS - 1 - math.floor(math.log10(least)) if least else _MOST_DECIMALS + 1
+    if decimals > _MOST_DECIMALS or abs(value) >= 1e7:
+        return number(value, 4)
+    return f"{value:,.{max(0, decimals)}f}"
 
 
 def _signed(value: float | None, digits: int) -> str:
