@@ -85,7 +85,7 @@ def compare(
     extra = len(after.readings.keys() - before.readings.keys())
     if extra:
         notes.append(
-            f"{extra} readings are not in the baseline and were not compared; --update adds them."
+            f"Not in the baseline, and not compared: {extra} of the readings; --update adds them."
         )
     found.sort(key=_order)
     return Verdict(

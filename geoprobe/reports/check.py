@@ -33,7 +33,7 @@ MOST_MOVED = 5
 _STATUSES: tuple[Status, ...] = ("missing", "failed", "moved", "same")
 
 _HEADS = ("measure", "site", "keys", "before", "after", "change", "%", "sigmas", "x floor")
-_FLEXIBLE = {0: (28, 12), 1: (24, 10), 2: (24, 8)}
+_FLEXIBLE = {0: (30, 12), 1: (24, 10), 2: (24, 8)}
 """Columns of names, with the most and the fewest characters that they are cut to."""
 _DISPENSABLE = (8, 7, 6)
 """Columns that go where the console is too narrow: the reason below has these numbers, too."""
@@ -194,6 +194,11 @@ class _Printer:
     def __init__(self, console: Console) -> None:
         self._console = console
 
+    @property
+    def _inside(self) -> int:
+        """Columns of what is indented."""
+        return max(8, self._console.width - 4)
+
     def _clean(self, value: str) -> str:
         return clean(value, self._console.encoding)
 
@@ -218,10 +223,13 @@ class _Printer:
         self._cells(_HEADS, widths, gap, "dim")
         for change, row in zip(listed, rows, strict=True):
             self._cells(row, widths, gap, "")
-            if change.why:
-                why = Text(self._clean(change.why), "dim")
-                for line in why.wrap(self._console, max(8, self._console.width - 4)):
-                    self._console.print(Text("    ") + line)
+            below = [self._clean(change.why)] if change.why else []
+            if any(cell_len(row[place]) > widths.get(place, 0) for place in _FLEXIBLE):
+                # What was cut above is what tells it from its neighbours.
+                below.insert(0, ", ".join(cell for cell in row[: len(_FLEXIBLE)] if cell))
+            text = ": ".join(below)
+            for line in Text(text, "dim").wrap(self._console, self._inside) if text else ():
+                self._console.print(Text("    ") + line)
 
     def _layout(self, lines: list[list[str]]) -> tuple[dict[int, int], int]:
         """Columns to their widths, and the space between them."""

@@ -195,6 +195,22 @@ def test_a_row_has_the_numbers_and_the_reason_below() -> None:
     assert lines[-1] == "note: Mind the gap."
 
 
+@pytest.mark.parametrize("width", [50, 80, 100])
+def test_what_a_column_cuts_is_told_in_full_below(width: int) -> None:
+    changes = [
+        changed(1, after, measure=measure, keys={"tokens": "last", "sinks": "in", "k": k})
+        for after in (90.0, 101.0)
+        for measure in ("massive_activation", "participation_ratio_corrected", "alpha")
+        for k in range(5)
+    ]
+    printed = shown(Verdict(tuple(changes)), width=width, everything=True)
+    text = " ".join(printed.split())
+    named = "participation_ratio_corrected, block.1, last, sinks in, k 4: fell by"
+    assert (named in text) == (width < 100)
+    assert named.partition(":")[0].replace(",", "") in text.replace(",", "")
+    assert not [line for line in printed.splitlines() if line.isspace()]
+
+
 def test_values_are_shown_to_the_digits_in_which_they_differ() -> None:
     text = shown(Verdict((changed(1, 100.0123, stderr=None),)))
     assert " 100.0000 " in text

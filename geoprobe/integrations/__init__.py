@@ -1,0 +1,1 @@
+"""geoprobe where people work already: in pytest, and in HF Trainer. Nothing is imported here."""
