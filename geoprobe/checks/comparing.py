@@ -87,6 +87,7 @@ def compare(
         notes.append(
             f"Not in the baseline, and not compared: {extra} of the readings; --update adds them."
         )
+    notes += expectations.unused(found)
     found.sort(key=_order)
     return Verdict(
         tuple(found), tuple(problems), tuple(notes), before.header, after.header, unpaired
@@ -107,7 +108,7 @@ def _change(
         None if other is None else other.value,
     )
     if other is None:
-        return replace(change, why="it was not measured now")
+        return replace(change, status="missing", why="it was not measured now")
     if kept.value is None or other.value is None:
         which = "before" if kept.value is None else "now"
         reason = (kept if kept.value is None else other).reason

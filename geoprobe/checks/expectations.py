@@ -49,8 +49,8 @@ class Expectation:
     """
 
     abs: float = 0.0
-    rel: float = 0.0
-    sigmas: float = 1.0
+    rel: float = 0.001
+    sigmas: float = 3.0
     direction: Direction = "either"
     min: float | None = None
     max: float | None = None
@@ -330,7 +330,7 @@ def judge(change: Change, expectation: Expectation, floor_times: float) -> Chang
     """
     if expectation.ignore:
         return replace(change, status="same", why=IGNORED, severity=0.0)
-    if change.before is None and change.after is None:
+    if change.before is None and change.after is None and change.status != "missing":
         return replace(change, status="same", why=UNDEFINED, severity=0.0)
     if not _finite(change.before) or not _finite(change.after):
         why = change.why or _missing(change)

@@ -99,8 +99,12 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 failed, 3 not comparable: what is missing is worse than what moved."""
-        if self.problems or not self.changes or self.of("missing"):
+        """0 passed, 1 failed, 3 not comparable: what is missing is worse than what moved.
+
+        Where every reading is ignored, or undefined on both sides, nothing was checked: 3 as well.
+        """
+        judged = [change for change in self.changes if change.status != "same" or not change.why]
+        if self.problems or not judged or self.of("missing"):
             return NOT_COMPARABLE
         return FAILED if self.of("failed") else PASSED
 

@@ -170,5 +170,12 @@ def test_nothing_to_compare_never_passes() -> None:
 
 def test_another_text_says_nothing_of_readings_without_errors() -> None:
     before, after = Kept(5.0, None, 8, "a null"), Kept(7.0, None, 8, "a null")
-    assert _both(before, after, unpaired=True).exit_code == 0
-    assert _both(before, after).exit_code == 1
+    beside = {name(site="embed"): kept(np.arange(8))}
+    sides = made({name(): before, **beside}), made({name(): after, **beside})
+    verdict = compare(*sides, DEFAULTS, unpaired=True)
+    assert verdict.exit_code == 0
+    null = next(c for c in verdict.changes if c.site == "final")
+    assert null.why.startswith("no standard error")
+    assert compare(*sides, DEFAULTS).exit_code == 1
+    # Where nothing else is there, nothing was checked.
+    assert _both(before, after, unpaired=True).exit_code == 3

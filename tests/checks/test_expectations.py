@@ -195,10 +195,10 @@ def test_the_reason_has_the_numbers() -> None:
     assert judge(found, expected, 10.0).why == (
         "fell by 12.3 (5.4 %, 6.15 sigma, 210 x the numerical floor), and at most 2 % is expected"
     )
-    assert judge(found, Expectation(abs=5.0, rel=0.02), 10.0).why.endswith(
+    assert judge(found, Expectation(abs=5.0, rel=0.02, sigmas=1.0), 10.0).why.endswith(
         "and at most the largest of 5, 2 % and 1 sigma is expected"
     )
-    assert judge(change(1.0, 1.5), Expectation(), 1.0).why == (
+    assert judge(change(1.0, 1.5), Expectation(rel=0.0), 1.0).why == (
         "rose by 0.5 (50 %), and no change beyond the numerical floor is expected"
     )
     assert judge(change(9.0, 1234.4), Expectation(1e9, max=1234.0), 1.0).why == (
@@ -239,8 +239,8 @@ def test_severity_is_the_least_ratio_and_beyond_a_bound_above_1000() -> None:
     assert judge(found, Expectation(0.0, 0.0, 0.0), 10.0).severity == pytest.approx(100)
     assert judge(found, Expectation(20.0), 10.0).severity == pytest.approx(0.5)
     assert judge(found, Expectation(min=180.0), 10.0).severity == pytest.approx(1000.5)
-    assert judge(change(100.0, 90.0), Expectation(), 1.0).severity == pytest.approx(0.1)
-    assert judge(change(0.0, 90.0), Expectation(), 1.0).severity == pytest.approx(90)
+    assert judge(change(100.0, 90.0), Expectation(rel=0.0), 1.0).severity == pytest.approx(0.1)
+    assert judge(change(0.0, 90.0), Expectation(rel=0.0), 1.0).severity == pytest.approx(90)
 
 
 @settings(max_examples=50, deadline=None)

@@ -294,7 +294,7 @@ TREES = st.recursive(
     max_leaves=6,
 )
 TABLES = st.dictionaries(FIELDS, TREES, max_size=3)
-AMOUNTS = st.one_of(st.floats(0, 1e9), st.integers(0, 2**60))
+AMOUNTS = st.one_of(st.floats(0, 1e9), st.integers(0, 2**50))
 SETTINGS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("abs", "rel", "sigmas"), AMOUNTS),
     "direction": st.sampled_from(["up", "down", "either"]),
