@@ -78,6 +78,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         code = app(prog_name="geoprobe", standalone_mode=False)
+        if code == _STOPPED:  # what Typer makes of Ctrl-C, without a word
+            code = _stopped()
     except GeoprobeError as error:
         if debug:
             raise
@@ -95,12 +97,16 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+_STOPPED = 130
+"""Exit code of a process that Ctrl-C ended."""
+
+
 def _stopped() -> int:
     typer.echo(
         "geoprobe: stopped; checkpoints already measured are kept, and the same command goes on.",
         err=True,
     )
-    return 130
+    return _STOPPED
 
 
 def _other(error: Exception) -> int:

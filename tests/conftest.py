@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.tiny_families import CONFIGS, CORE, DEPTH, VOCABULARY, WIDTH, tiny_model
 
+pytest_plugins = "pytester"
 __all__ = ["DEPTH", "VOCABULARY", "WIDTH", "tiny_model"]
 
 settings.register_profile(

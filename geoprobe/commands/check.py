@@ -171,10 +171,10 @@ def check(
     compared, or a reading is missing. Begin with: geoprobe check MODEL --baseline geometry.json
     --update.
     """
+    given = dict(locals())
     from geoprobe.checks.checking import check as run_check
     from geoprobe.commands.progress import Bars
 
-    given = dict(locals())
     for name in ("baseline", "update", "against", "unpaired", "config", "junit", "markdown"):
         given.pop(name)
     given.pop("everything")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,10 +22,10 @@ def same_random_numbers() -> Iterator[None]:
 
     kept: list[tuple[Callable[[Any], object], Any]] = [
         (random.setstate, random.getstate()),
-        (np.random.set_state, np.random.get_state()),
+        (np.random.set_state, np.random.get_state()),  # noqa: NPY002 (others draw from it)
         (torch.set_rng_state, torch.get_rng_state()),
     ]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         kept.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     if torch.backends.mps.is_available():
         kept.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
@@ -63,10 +62,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def _without_autocast(model: nn.Module) -> None:
     """Puts the model's own forward in the place of accelerate's, which is in mixed precision."""
-    own = vars(model).get("_original_forward")
-    if own is not None:
-        function = getattr(own, "__func__", None)
-        vars(model)["forward"] = own if function is None else MethodType(function, model)
+    attributes = vars(model)
+    if "_original_forward" in attributes:
+        attributes["forward"] = attributes["_original_forward"]
 
 
 def _restore(kept: list[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any]]]]) -> None:
@@ -75,16 +73,12 @@ def _restore(kept: list[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any
     Straight into the dictionaries: `setattr` of a module would look at every value anew.
     """
     for module, attributes, below in kept:
-        now = vars(module)
-        for name in now.keys() - attributes.keys():
-            del now[name]
-        now.update(attributes)
+        _put_back(vars(module), attributes)
         for name, contents in below.items():
-            if now[name] != contents if name != "_buffers" else _differ(now[name], contents):
-                now[name].clear()
-                now[name].update(contents)
+            _put_back(vars(module)[name], contents)
 
 
-def _differ(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
-    """Whether other tensors stand in these places."""
-    return now.keys() != then.keys() or any(now[name] is not then[name] for name in then)
+def _put_back(now: dict[Any, Any], then: dict[Any, Any]) -> None:
+    for name in now.keys() - then.keys():
+        del now[name]
+    now.update(then)
