@@ -90,7 +90,8 @@ def check(
     before = None
     if file is not None and (file.exists() or not update):
         before = read_baseline(file)
-        options = {**_of_baseline(before, options, update=update), **options}
+        if _as_run(series) is None:
+            options = {**_of_baseline(before, options, update=update), **options}
     expectations = read_expectations(None if config is None else Path(config))
     tell = progress or SILENT
     folder = _as_run(series)
