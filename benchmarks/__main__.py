@@ -20,6 +20,7 @@ NAMES = {
     "relations": "scoring the neurons of a relation's facts",
     "relations_of_facts": "relation-specific neurons, whole (SmolLM2-135M)",
     "check": "false alarms and misses of `geoprobe check` (demo series)",
+    "report": "size of the report of a long scan, and the time to write it",
     "today": "against output_hidden_states and reptrix",
 }
 

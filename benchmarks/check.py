@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +112,8 @@ class _Sample:
     ways: list[Side]
 
 
-def _false_alarms(bench: Bench, samples: int = SAMPLES, repeats: int = REPEATS) -> list[Line]:
+def alarms(bench: Bench, samples: int, repeats: int) -> dict[bool, list[Verdict]]:
+    """Checks of the same model, on the same text and (True) on another: all their verdicts."""
     measured = []
     for i in range(samples):
         documents = bench.sample(i)
@@ -120,28 +121,33 @@ def _false_alarms(bench: Bench, samples: int = SAMPLES, repeats: int = REPEATS) 
         ways += [bench.side(documents, how) for how in NUMERICS_TRIED[3:]]
         measured.append(_Sample(baseline, ways))
         print(f"  sample {i + 1}/{samples}", file=sys.stderr, flush=True)
-    lines = []
+    found: dict[bool, list[Verdict]] = {}
     for unpaired in (False, True):
         draw = np.random.default_rng(9)
-        failed: list[Verdict] = []
+        found[unpaired] = []
         for _ in range(repeats):
             first, second = draw.choice(samples, 2, replace=False)
             way = int(draw.integers(1, len(NUMERICS_TRIED)))
             now = measured[second if unpaired else first].ways[way]
             verdict = compare(measured[first].baseline, now, Expectations(), unpaired=unpaired)
-            if verdict.exit_code:
-                failed.append(verdict)
-        share = len(failed) / repeats
+            found[unpaired].append(verdict)
+    return found
+
+
+def _false_alarms(bench: Bench) -> list[Line]:
+    lines = []
+    for unpaired, verdicts in alarms(bench, SAMPLES, REPEATS).items():
+        failed = [verdict for verdict in verdicts if verdict.exit_code]
         other = ", other text (--unpaired)" if unpaired else ""
-        bound = _upper_bound(len(failed), repeats)
         lines.append(
             Line(
                 f"the same model{other}: checks that fail",
-                f"{share:.1%}",
+                f"{len(failed) / len(verdicts):.1%}",
                 "<= 1 %",
-                f"{len(failed)} of {repeats}, at most {bound:.2%} at {LEVEL:.0%}; "
-                f"{len(measured[0].baseline.readings)} readings each, {samples} samples of "
-                f"{DOCUMENTS} documents; {_worst(failed)}",
+                f"{len(failed)} of {len(verdicts)}, at most "
+                f"{_upper_bound(len(failed), len(verdicts)):.2%} at {LEVEL:.0%}; "
+                f"{len(verdicts[0].changes)} readings each, {SAMPLES} samples of {DOCUMENTS} "
+                f"documents; {_worst(failed)}",
             )
         )
     return lines
@@ -163,29 +169,32 @@ def _worst(failed: list[Verdict]) -> str:
     return "worst: " + ", ".join(f"{name} ({count})" for name, count in measures.most_common(3))
 
 
-def _changes(bench: Bench) -> list[Line]:
+def changed(bench: Bench, names: Sequence[str]) -> dict[str, Verdict]:
+    """Checks of models that were changed, by the name of the change."""
     documents = bench.sample(0)
     baseline, _ = bench.baseline(documents)
-    lines = []
-    for what, change in CHANGES.items():
-        model, tokenizer = change(copy.deepcopy(bench.model), bench.tokenizer)
+    found = {}
+    for what in names:
+        model, tokenizer = CHANGES[what](copy.deepcopy(bench.model), bench.tokenizer)
         now = bench.measured(model, documents, NUMERICS_TRIED[0][0], tokenizer)
-        verdict = compare(baseline, now, Expectations())
-        worst = verdict.changes[0]
-        told = (
-            f"worst: {worst.measure} at {worst.site}, {worst.why}"
-            if verdict.of("failed")
-            else " ".join(verdict.problems)
-        )
+        found[what] = compare(baseline, now, Expectations())
+    return found
+
+
+def _changes(bench: Bench) -> list[Line]:
+    lines = []
+    for what, verdict in changed(bench, tuple(CHANGES)).items():
+        worst, failed = verdict.changes[0], verdict.of("failed")
+        told = f"worst: {worst.measure} at {worst.site}, {worst.why}"
         lines.append(
             Line(
                 what,
-                f"exit {verdict.exit_code}, {len(verdict.of('failed'))} readings",
+                f"{'caught' if verdict.exit_code else 'MISSED'}: exit {verdict.exit_code}, "
+                f"{len(failed)} readings",
                 "exit 1 or 3",
-                told,
+                told if failed and not verdict.problems else " ".join(verdict.problems),
             )
         )
-        print(f"  {what}: exit {verdict.exit_code}", file=sys.stderr, flush=True)
     return lines
 
 
