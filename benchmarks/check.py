@@ -30,7 +30,7 @@ from geoprobe.data.demo_series import demo_folder, demo_text_path
 from geoprobe.probes.registry import ONE_PASS
 
 CHECKPOINT = "step-02048"
-SAMPLES, DOCUMENTS, REPEATS = 24, 128, 1000
+SAMPLES, DOCUMENTS, REPEATS = 10, 128, 1000
 LEVEL = 0.95
 # How a sample is measured: batch size, threads, precision. The first three make the baseline.
 NUMERICS_TRIED = (

@@ -219,14 +219,16 @@ def _show(
             reports.append_step_summary(verdict, Path(summary))
     report = None
     if (found.run.path / "run.json").is_file() and os.access(found.run.path, os.W_OK):
-        report = found.run.report(found.run.path / "report.html")
+        from geoprobe.reports.html import write_report
+
+        report = write_report([found.run], found.run.path / "report.html", verdict=verdict)
     if json:
         _print_json(found, verdict)
     elif verdict is not None and not quiet:
         from rich.console import Console
 
         reports.render(verdict, Console(), everything=everything)
-    if verdict is not None and not found.written:
+    if verdict is not None and not found.written and (json or quiet):
         print(reports.exit_sentence(verdict), file=sys.stderr)
     for what, path in (("Baseline", found.written), ("Run", found.run.path), ("Report", report)):
         if path is not None:

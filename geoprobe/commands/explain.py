@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 _DIRECTIONS = {
-    "up": "Up is better: a check looks for a fall.",
-    "down": "Down is better: a check looks for a rise.",
-    "either": "Neither is better: a check looks for any change.",
+    "up": "Up is better: a check calls a fall worse.",
+    "down": "Down is better: a check calls a rise worse.",
+    "either": "Neither is better: a check says only that it changed.",
 }
 
 _HEADS = {"top-1": "top1_share", "top1": "top1_share", "alpha-req": "alpha"}
@@ -29,11 +27,12 @@ def explain(
     ] = False,
 ) -> None:
     """Say what a measure is: definition, convention, source, pitfalls."""
+    from geoprobe.measures.bibtex import entries
     from geoprobe.measures.registry import card, cards
 
     chosen = [card(_name_of(measure))] if measure else list(cards().values())
     if bibtex:
-        found_entries = {key: entry for c in chosen for key, entry in bibtex_entries(c.bibtex)}
+        found_entries = {key: entry for c in chosen for key, entry in entries(c.bibtex)}
         if not found_entries:
             typer.echo(f"{measure} has no published source: {chosen[0].source}", err=True)
         else:
@@ -102,18 +101,3 @@ def _name_of(word: str) -> str:
 def _plain(word: str) -> str:
     """Without case, and with superscripts and subscripts as digits."""
     return unicodedata.normalize("NFKC", word).casefold().strip()
-
-
-def bibtex_entries(text: str) -> Iterator[tuple[str, str]]:
-    """Key and text of each BibTeX entry, from its `@type{key,` to the brace that closes it."""
-    end = 0
-    for start in re.finditer(r"@\w+\s*\{\s*([^\s,{}]+)\s*,", text):
-        if start.start() < end:
-            continue  # inside a field of the entry before
-        depth = 0
-        for brace in re.finditer(r"[{}]", text[start.start() :]):
-            depth += 1 if brace[0] == "{" else -1
-            if depth == 0:
-                end = start.start() + brace.end()
-                yield start[1], text[start.start() : end]
-                break

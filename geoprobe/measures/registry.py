@@ -26,8 +26,8 @@ class Card:
         symbol: Symbol or abbreviation used in papers.
         formula: The definition in words, with its constants.
         unit: Unit of the value (`dimensions`, `1`, `nats`).
-        direction: Which change `check` looks for: `up` means larger is better, `down` smaller,
-            `either` that any change matters.
+        direction: Which change `check` calls better: `up` means larger is better, `down` smaller,
+            `either` that neither is. By default it fails on changes either way.
         conventions: Convention name to what it does; the first is the default.
         source: Where the formula comes from.
         bibtex: A BibTeX entry for the source, or the empty string.

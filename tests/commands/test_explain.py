@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from geoprobe.commands.explain import bibtex_entries
+from geoprobe.measures.bibtex import entries
 from geoprobe.measures.registry import Card, cards
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -55,7 +55,7 @@ def test_the_whole_card_is_shown(name: str, cli: Cli) -> None:
         assert " ".join(text.split()) in shown
     for convention, what in card.conventions.items():
         assert " ".join(f"{convention}: {what}".split()) in shown
-    assert re.search(r"Direction (Up|Down|Neither) is better: a check looks for a", shown)
+    assert re.search(r"Direction (Up|Down|Neither) is better: a check (calls|says)", shown)
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -163,9 +163,9 @@ def test_entries_are_told_apart_by_their_braces() -> None:
     first = "@article{a1,\n  title = {One {b}\n\n  @misc{x, no} entry},\n  year = {2001}\n}"
     second = "@inproceedings{b:2-c, title = {Two}, note = {mail a@b}}"
     for between in ("\n\n", "\n", " ", "\n% comment\n"):
-        assert list(bibtex_entries(first + between + second)) == [("a1", first), ("b:2-c", second)]
-    assert list(bibtex_entries("")) == []
-    assert list(bibtex_entries("@article{open, title = {never")) == []
+        assert list(entries(first + between + second)) == [("a1", first), ("b:2-c", second)]
+    assert list(entries("")) == []
+    assert list(entries("@article{open, title = {never")) == []
 
 
 def test_two_measures_of_one_paper_give_one_entry(
