@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import UsageError
-from geoprobe.reports import embed, theme, words
+from geoprobe.reports import embed, pictures, theme, words
 from geoprobe.reports.charts import sections
+from geoprobe.reports.check_frames import check_frames, check_lines
 from geoprobe.reports.collapse_frames import collapse_frames
 from geoprobe.reports.features_frames import features_frames
 from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
@@ -20,19 +21,22 @@ from geoprobe.reports.spectra import gather
 from geoprobe.reports.subject import Subject
 from geoprobe.reports.superposition import superposition_frames
 from geoprobe.reports.tables import Page, page
+from geoprobe.reports.thinning import fewer_steps, kept_readings
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from geoprobe.checks.verdict import Verdict
     from geoprobe.runs.folder import Run
 
 
-def write_report(runs: Sequence[Run], path: Path | str) -> Path:
+def write_report(runs: Sequence[Run], path: Path | str, *, verdict: Verdict | None = None) -> Path:
     """Writes one self-contained HTML report of one run or several, laid side by side.
 
     Args:
         runs: The runs.
         path: The file; replaced if it is there.
+        verdict: What a check of the first run found, for a section of its own.
 
     Returns:
         The file.
@@ -43,7 +47,7 @@ def write_report(runs: Sequence[Run], path: Path | str) -> Path:
     if not runs:
         raise UsageError("A report needs at least one run.")
     file = Path(path)
-    text = render(Subject.of(runs))
+    text = render(Subject.of(runs), verdict)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_name(file.name + ".part")
@@ -94,17 +98,22 @@ def write_charts(runs: Sequence[Run], directory: Path | str, image: str = "png")
     return written
 
 
-def render(subject: Subject) -> str:
+def render(subject: Subject, verdict: Verdict | None = None) -> str:
     """The report of a subject as HTML text."""
-    parts, tables = _parts(subject)
+    parts, tables = _parts(subject, verdict)
+    kept = kept_readings(subject.readings, subject.keys)
+    parts, tables = fewer_steps(parts, {**tables, "readings": kept.table})
     shown = [
         (section, [(c, filled(c, section, tables, subject)) for c in section.charts])
         for section in parts
     ]
+    blob = embed.Blob()
     data = embed.packed(
         {
             "tables": {
-                name: (embed.readings_columns if name == "readings" else embed.columns)(frame)
+                name: embed.readings_columns(frame, blob)
+                if name == "readings"
+                else embed.chart_columns(frame, blob, kept.table.height)
                 for name, frame in tables.items()
             },
             "titles": {
@@ -112,7 +121,8 @@ def render(subject: Subject) -> str:
             },
             "sections": [_described(section) for section in parts],
             "themes": {"light": theme.config(theme.LIGHT), "dark": theme.config(theme.DARK)},
-        }
+        },
+        blob,
     )
     bundle, script = theme.script_bundle(), _asset("report.js")
     text: str = (
@@ -120,6 +130,11 @@ def render(subject: Subject) -> str:
         .get_template("report.html.j2")
         .render(
             page=page(subject),
+            check=None if verdict is None else check_lines(verdict),
+            readings=kept.table.height,
+            left_out=kept.said,
+            # Phases stand under the first section about training.
+            phases_under=next((p.name for p in parts if p.name != "check"), ""),
             sections=[
                 {
                     "part": section,
@@ -130,7 +145,7 @@ def render(subject: Subject) -> str:
                 for section, charts in shown
             ],
             style=_asset("report.css"),
-            bundle=bundle,
+            bundle=embed.packed_text(bundle),
             script=script,
             data=data,
             policy=_policy(bundle, script),
@@ -139,7 +154,7 @@ def render(subject: Subject) -> str:
     return text
 
 
-def _parts(subject: Subject) -> tuple[list[Section], Tables]:
+def _parts(subject: Subject, verdict: Verdict | None = None) -> tuple[list[Section], Tables]:
     spectra = gather(subject.ranked)
     tables: dict[str, pl.DataFrame] = {
         "readings": subject.readings,
@@ -149,8 +164,8 @@ def _parts(subject: Subject) -> tuple[list[Section], Tables]:
     }
     frames = sink_frames(subject) | collapse_frames(subject)
     frames |= features_frames(subject) | superposition_frames(subject)
-    frames |= relations_frames(subject)
-    shown = sections(subject, spectra, frames)
+    frames |= relations_frames(subject) | check_frames(subject, verdict)
+    shown = sections(subject, spectra, frames, verdict)
     used = {
         source.table for part in shown for chart in part.charts for source in chart.sources.values()
     }
@@ -170,7 +185,7 @@ def _phase_table(subject: Subject) -> pl.DataFrame:
 
 
 def _picture(chart: Chart, shown: Filled) -> str:
-    return theme.picture(shown.spec, marks=shown.marks, width=chart.width)
+    return pictures.lean(theme.picture(shown.spec, marks=shown.marks, width=chart.width))
 
 
 def _described(section: Section) -> dict[str, Any]:

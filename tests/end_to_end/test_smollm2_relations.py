@@ -45,7 +45,7 @@ def test_language_neurons_break_languages_and_little_else(tmp_path: Path) -> Non
         tokenizer=tokenizer,
         probes=("relations",),
         facts=str(folder),
-        held_out=24,
+        held_out=16,
         cumulative=(394,),
         perplexity_sequences=0,
         sequences=2,

@@ -1,16 +1,117 @@
 (async function () {
   "use strict";
-  const text = document.getElementById("geoprobe-data").textContent;
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const page = JSON.parse(await new Response(stream).text());
+
+  // The contents: which section is read now.
+  const contents = document.querySelector(".contents");
+  const links = [...contents.querySelectorAll("li a")];
+  const goals = [...document.querySelectorAll("header[id], main > section[id]")];
+  let current = null;
+  function follow() {
+    const line = window.innerHeight / 4;
+    const ended = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 2;
+    const passed = goals.filter((goal) => goal.getBoundingClientRect().top <= line);
+    const goal = ended && window.scrollY > 0 ? goals[goals.length - 1] : passed[passed.length - 1] || goals[0];
+    if (goal === current) return;
+    current = goal;
+    for (const link of links) {
+      if (link.hash !== `#${goal.id}`) {
+        link.removeAttribute("aria-current");
+        continue;
+      }
+      link.setAttribute("aria-current", "location");
+      contents.querySelector(".here").textContent = link.textContent;
+      const above = link.offsetTop - contents.scrollTop;
+      if (above < 40 || above > contents.clientHeight - 40) contents.scrollTop = link.offsetTop - contents.clientHeight / 2;
+    }
+  }
+  let waiting = false;
+  window.addEventListener("scroll", () => {
+    if (!waiting) requestAnimationFrame(() => { waiting = false; follow(); });
+    waiting = true;
+  }, { passive: true });
+  window.addEventListener("resize", follow);
+  const narrow = contents.querySelector("details");
+  contents.addEventListener("click", (event) => {
+    if (event.target.closest("li a")) narrow.open = false;
+  });
+  contents.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && narrow.open) {
+      narrow.open = false;
+      narrow.querySelector("summary").focus();
+    }
+  });
+  follow();
+
+  // What is packed in the page: the charts' script, whose hash the page's policy knows, and data.
+  async function unpacked(id) {
+    const text = atob(document.getElementById(id).textContent);
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).arrayBuffer();
+  }
+  const bundle = document.createElement("script");
+  bundle.textContent = new TextDecoder().decode(await unpacked("geoprobe-bundle"));
+  document.head.append(bundle);
+  const packed = await unpacked("geoprobe-data");
+  const length = new DataView(packed).getUint32(0, true);
+  const page = JSON.parse(new TextDecoder().decode(new Uint8Array(packed, 4, length)));
+  const blob = new Uint8Array(packed, 4 + length);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
-  // Tables: a column is {levels, codes} or {values}.
+  // Tables: a column is {levels, codes} or {values}. Those of many rows come from the blob.
+  function read([at, width], count) {
+    const found = new Int32Array(count);
+    for (let place = 0; place < width; place++) {
+      const start = at + place * count;
+      for (let i = 0; i < count; i++) found[i] |= blob[start + i] << (8 * place);
+    }
+    for (let i = 0; i < count; i++) found[i] = (found[i] >>> 1) ^ -(found[i] & 1);
+    return found;
+  }
+  const tens = Array.from({ length: 23 }, (_, i) => Number(`1e${i}`));
+  function number(whole, power) {
+    if (power === 1000) return NaN;
+    if (power < -22 || power > 22) return Number(`${whole}e${power}`);
+    return power < 0 ? whole / tens[-power] : whole * tens[power];
+  }
+  function expand(table) {
+    const { rows, kinds } = table;
+    const what = read(table.what, rows);
+    for (let row = 1; row < rows; row++) what[row] += what[row - 1];
+    for (const column of Object.values(table.columns)) {
+      if (column.of) {
+        column.codes = read(column.of, kinds).map((code) => code - 1);
+        column.what = what;
+      } else if (column.row) {
+        const last = new Int32Array(kinds);
+        column.codes = read(column.row, rows).map((change, row) => (last[what[row]] += change) - 1);
+      } else {
+        const wholes = read(column.whole, rows), powers = read(column.power, rows);
+        const last = new Int32Array(kinds), before = new Int32Array(kinds);
+        column.values = new Float64Array(rows);
+        for (let row = 0; row < rows; row++) {
+          const kind = what[row], power = before[kind] + powers[row], step = before[kind] - power;
+          let whole = wholes[row];
+          if (step === 0) whole += last[kind];
+          else if (step === 1) whole += last[kind] * 10;
+          else if (step === -1) whole += Math.floor(last[kind] / 10 + 0.5);
+          last[kind] = whole;
+          before[kind] = power;
+          column.values[row] = number(whole, power);
+        }
+      }
+    }
+  }
+  for (const table of Object.values(page.tables)) if (table.what) expand(table);
+  function code(column, row) {
+    const found = column.codes[column.what ? column.what[row] : row];
+    return found === null || found < 0 ? null : found;
+  }
   function cell(column, row) {
-    if (column.values) return column.values[row];
-    const code = column.codes[row];
-    return code === null ? null : column.levels[code];
+    if (column.values) return Number.isNaN(column.values[row]) ? null : column.values[row];
+    const found = code(column, row);
+    return found === null ? null : column.levels[found];
   }
   function pick(source, chosen) {
     const table = page.tables[source.table];
@@ -20,7 +121,7 @@
       const column = columns[name];
       if (column.codes) {
         const codes = new Set(values.map((value) => column.levels.indexOf(value)));
-        tests.push((row) => codes.has(column.codes[row]));
+        tests.push((row) => codes.has(code(column, row)));
       } else {
         const wanted = new Set(values);
         tests.push((row) => wanted.has(column.values[row]));
@@ -79,8 +180,11 @@
       spec.title = { text: { expr: "heading" } };
     }
     if (spec.columns) {
-      const panel = ((spec.spec && spec.spec.width) || 235) + 75;
-      spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(width / panel)));
+      const inner = (spec.spec && spec.spec.width) || 235;
+      const gap = (spec.spacing && spec.spacing.column) || 75;
+      // Between panels, axes stand in the gap; the first has none, and an axis of 50 or less.
+      const room = spec.spacing && spec.spacing.column ? width + gap - 50 : width;
+      spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(room / (inner + gap))));
     }
     return spec;
   }
@@ -204,12 +308,12 @@
   }
   function filter() {
     const wanted = filters
-      .map((name) => [table.columns[name].codes, document.getElementById(`filter-${name}`).value])
+      .map((name) => [table.columns[name], document.getElementById(`filter-${name}`).value])
       .filter(([, value]) => value !== "")
-      .map(([codes, value]) => [codes, Number(value)]);
+      .map(([column, value]) => [column, Number(value)]);
     order = [];
     for (let row = 0; row < table.rows; row++) {
-      if (wanted.every(([codes, value]) => codes[row] === value)) order.push(row);
+      if (wanted.every(([column, value]) => code(column, row) === value)) order.push(row);
     }
     if (sorted) {
       const column = table.columns[sorted];
