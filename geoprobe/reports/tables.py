@@ -71,12 +71,10 @@ class Page:
     settings: list[dict[str, Any]]
     bibtex: str
     readings: int
-    rounded: bool
 
 
 def page(subject: Subject) -> Page:
     """Gathers the page of a subject."""
-    from geoprobe.reports.embed import MOST_EXACT
 
     known = [c for m in _measures(subject) if (c := subject.card(m)) is not None]
     return Page(
@@ -100,7 +98,6 @@ def page(subject: Subject) -> Page:
         settings=[_settings(subject, name) for name in subject.runs],
         bibtex=_bibtex(known),
         readings=subject.readings.height,
-        rounded=subject.readings.height > MOST_EXACT,
     )
 
 

@@ -120,7 +120,8 @@ def test_what_cannot_be_compared_is_exit_3(place: Path, baseline: Path, cli: Cli
     assert "text is another one" in " ".join(out.split())
     code, _, err = _check(cli, place, "model", baseline, *other, "--unpaired")
     assert code == 0, err
-    code, out, _ = _check(cli, place, "model", baseline, "--sites", "final")
+    elsewhere = ("--out", place / "sites")
+    code, out, _ = _check(cli, place, "model", baseline, "--sites", "final", *elsewhere)
     assert code == 3
     assert "sites" in out
 
