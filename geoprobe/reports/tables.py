@@ -75,7 +75,6 @@ class Page:
 
 def page(subject: Subject) -> Page:
     """Gathers the page of a subject."""
-
     known = [c for m in _measures(subject) if (c := subject.card(m)) is not None]
     return Page(
         title=" and ".join(subject.runs) if len(subject.runs) < 3 else f"{len(subject.runs)} runs",
