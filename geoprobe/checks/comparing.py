@@ -17,6 +17,7 @@ from geoprobe.checks.expectations import Expectations, judge
 from geoprobe.checks.sides import HALF, NUMERICS, Kept, Name, Side
 from geoprobe.checks.verdict import Change, Verdict
 from geoprobe.measures.estimate import jackknife
+from geoprobe.probes.readings import A_NULL
 
 if TYPE_CHECKING:
     pass
@@ -80,6 +81,8 @@ def compare(
     ]
     times = 1.0 if unpaired else FLOOR_TIMES
     found = [judge(change, expectations.of(change), times) for change in changes]
+    nulls = {i for i, (_, kept, _) in enumerate(pairs) if kept.reason == A_NULL}
+    found = [_null(change) if i in nulls else change for i, change in enumerate(found)]
     if unpaired:
         found = [_unjudged(change, before, after) for change in found]
     extra = len(after.readings.keys() - before.readings.keys())
@@ -92,6 +95,13 @@ def compare(
     return Verdict(
         tuple(found), tuple(problems), tuple(notes), before.header, after.header, unpaired
     )
+
+
+def _null(change: Change) -> Change:
+    """A null is there to compare a value with; that it moved, too, is no finding of its own."""
+    if change.status == "missing":
+        return change
+    return replace(change, status="same", why="a null, not judged", severity=0.0)
 
 
 def _order(change: Change) -> tuple[int, float, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from geoprobe.checks.comparing import FAMILY_WISE, FLOOR_TIMES, compare, floors_
 from geoprobe.checks.expectations import Expectations
 from geoprobe.checks.sides import HALF, NUMERICS, Kept, Side
 from geoprobe.checks.verdict import Verdict
+from geoprobe.probes.readings import A_NULL
 from tests.checks.test_sides import made, name
 
 DEFAULTS = Expectations()
@@ -179,3 +180,14 @@ def test_another_text_says_nothing_of_readings_without_errors() -> None:
     assert compare(*sides, DEFAULTS).exit_code == 1
     # Where nothing else is there, nothing was checked.
     assert _both(before, after, unpaired=True).exit_code == 3
+
+
+def test_nulls_are_there_to_compare_with() -> None:
+    null = Kept(5.0, None, 8, A_NULL)
+    beside = {name(site="embed"): kept(np.arange(8))}
+    before, after = ({name(): one, **beside} for one in (null, replace(null, value=9.0)))
+    verdict = compare(made(before), made(after), DEFAULTS)
+    assert verdict.exit_code == 0
+    assert {c.site: c.why for c in verdict.changes} == {"final": "a null, not judged", "embed": ""}
+    del after[name()]
+    assert compare(made(before), made(after), DEFAULTS).exit_code == 3
