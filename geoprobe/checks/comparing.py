@@ -159,15 +159,15 @@ def _freedom(kept: Kept, other: Kept) -> float:
 
 
 def _p_value(sigmas: float, freedom: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtr  # Student's t; scipy.stats takes twenty times as long
 
-    return float(2 * t.sf(abs(sigmas), freedom))
+    return float(2 * stdtr(freedom, -abs(sigmas)))
 
 
 def _quantile(level: float, freedom: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(level, freedom))
+    return float(stdtrit(freedom, level))
 
 
 def _unjudged(change: Change, before: Side, after: Side) -> Change:
