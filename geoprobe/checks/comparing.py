@@ -84,7 +84,7 @@ def compare(
     nulls = {i for i, (_, kept, _) in enumerate(pairs) if kept.reason == A_NULL}
     found = [_null(change) if i in nulls else change for i, change in enumerate(found)]
     if unpaired:
-        found = [_unjudged(change, before, after) for change in found]
+        found = [_unjudged(change) for change in found]
     extra = len(after.readings.keys() - before.readings.keys())
     if extra:
         notes.append(
@@ -170,9 +170,13 @@ def _quantile(level: float, freedom: float) -> float:
     return float(stdtrit(freedom, level))
 
 
-def _unjudged(change: Change, before: Side, after: Side) -> Change:
-    """On other text, a reading without a standard error says nothing of the model."""
-    if change.status in ("failed", "moved") and change.stderr is None:
+def _unjudged(change: Change) -> Change:
+    """On other text, what has no standard error, or the text's tokens as classes, says nothing."""
+    if change.status not in ("failed", "moved"):
+        return change
+    if change.keys.get("classes") == "tokens":
+        return replace(change, status="same", why="its classes are the tokens of the text")
+    if change.stderr is None:
         return replace(change, status="same", why="no standard error to hold other text against")
     return change
 

@@ -127,12 +127,12 @@ def test_what_cannot_be_compared_is_exit_3(place: Path, baseline: Path, cli: Cli
 
 
 def test_a_run_is_checked_without_the_model(place: Path, baseline: Path, cli: Cli) -> None:
-    for name, expected in (("run-model", 0), ("run-shaken", 1)):
-        if not (place / name).exists():
-            _check(cli, place, name.removeprefix("run-"), baseline)
-        code, _, err = cli("check", place / name, "--baseline", baseline)
+    for name, expected in (("model", 0), ("shaken", 1)):
+        kept = place / f"kept-{name}"
+        _check(cli, place, name, baseline, "--out", kept)
+        code, _, err = cli("check", kept, "--baseline", baseline)
         assert code == expected, err
-    code, _, err = cli("check", place / "run-model", "--baseline", baseline, "--update")
+    code, _, err = cli("check", kept, "--baseline", baseline, "--update")
     assert code == 2
     assert "give the model" in err
 
