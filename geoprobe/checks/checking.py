@@ -87,21 +87,23 @@ def check(
     if update and against is not None:
         raise UsageError("--update writes the baseline, and --against has none; leave it out.")
     file = None if baseline is None else Path(baseline)
+    folder = _as_run(series)
     before = None
     if file is not None and (file.exists() or not update):
         before = read_baseline(file)
-        if _as_run(series) is None:
+        if folder is None:
             options = {**_of_baseline(before, options, update=update), **options}
     expectations = read_expectations(None if config is None else Path(config))
     tell = progress or SILENT
-    folder = _as_run(series)
     if folder is not None:
         if update:
             raise UsageError(
                 f"--update measures the model anew to find its numerical floor, and {folder} is a "
                 "run; give the model."
             )
-        run = _open(folder)
+        from geoprobe.api import open_run
+
+        run = open_run(folder)
     else:
         run = _measured(series, model, out, select, progress, options)
     side = side_of(run)
@@ -227,9 +229,3 @@ def _as_run(series: Any) -> Path | None:
         return None
     folder = Path(several[0])
     return folder if (folder / "run.json").is_file() else None
-
-
-def _open(folder: Path) -> Run:
-    from geoprobe.api import open_run
-
-    return open_run(folder)

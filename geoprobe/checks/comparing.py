@@ -11,16 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from geoprobe.checks.expectations import Expectations, judge
+from geoprobe.checks.expectations import Expectations, judge, worst_first
 from geoprobe.checks.sides import HALF, NUMERICS, Kept, Name, Side
 from geoprobe.checks.verdict import Change, Verdict
 from geoprobe.measures.estimate import jackknife
 from geoprobe.probes.readings import A_NULL
-
-if TYPE_CHECKING:
-    pass
 
 FLOOR_TIMES = 10.0
 """A difference counts from so many times the numerical floor on."""
@@ -81,8 +78,10 @@ def compare(
     ]
     times = 1.0 if unpaired else FLOOR_TIMES
     found = [judge(change, expectations.of(change), times) for change in changes]
-    nulls = {i for i, (_, kept, _) in enumerate(pairs) if kept.reason == A_NULL}
-    found = [_null(change) if i in nulls else change for i, change in enumerate(found)]
+    found = [
+        _null(change) if kept.reason == A_NULL else change
+        for change, (_, kept, _) in zip(found, pairs, strict=True)
+    ]
     if unpaired:
         found = [_unjudged(change) for change in found]
     extra = len(after.readings.keys() - before.readings.keys())
@@ -91,9 +90,9 @@ def compare(
             f"Not in the baseline, and not compared: {extra} of the readings; --update adds them."
         )
     notes += expectations.unused(found)
-    found.sort(key=_order)
+    found.sort(key=lambda c: (c.probe, c.measure, c.site, str(c.keys)))
     return Verdict(
-        tuple(found), tuple(problems), tuple(notes), before.header, after.header, unpaired
+        worst_first(found), tuple(problems), tuple(notes), before.header, after.header, unpaired
     )
 
 
@@ -102,11 +101,6 @@ def _null(change: Change) -> Change:
     if change.status == "missing":
         return change
     return replace(change, status="same", why="a null, not judged", severity=0.0)
-
-
-def _order(change: Change) -> tuple[int, float, tuple[str, ...]]:
-    place = {"missing": 0, "failed": 1, "moved": 2, "same": 3}[change.status]
-    return place, -change.severity, (change.probe, change.measure, change.site, str(change.keys))
 
 
 def _change(

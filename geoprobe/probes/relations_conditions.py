@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class Asked:
             found[i] = is_right(self.prompts[i], answer, self.tokenizer)
         return found
 
-    @property
+    @cached_property
     def judge(self) -> Judge:
         """Makes readings of them."""
         return Judge(self.prompts, self.right, self.splits, self.subject.seed)

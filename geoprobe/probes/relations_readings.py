@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -133,13 +134,10 @@ class Judge:
                     *(float(np.mean(values)), error or None, len(which), "known", why),
                 )
             )
-            for i, one in enumerate(draws):
-                found.append(
-                    Reading(
-                        *("", PROBE, "accuracy_drop_random", SITE, {**keys, "draw": i}),
-                        *(one.value, one.stderr, one.n, "known", one.reason),
-                    )
-                )
+            found += [
+                replace(one, measure="accuracy_drop_random", keys={**keys, "draw": i})
+                for i, one in enumerate(draws)
+            ]
         return found
 
     def curve(

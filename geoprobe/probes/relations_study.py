@@ -17,7 +17,6 @@ from geoprobe.probes.relations_conditions import Asked, Conditions
 from geoprobe.probes.relations_file import NAME as FILE_NAME
 from geoprobe.probes.relations_file import Neurons, write_neurons
 from geoprobe.probes.relations_prompts import is_right, prompts_of, split
-from geoprobe.probes.relations_readings import Judge
 from geoprobe.probes.relations_scores import Selected, by_entropy, by_precision, score
 from geoprobe.probes.relations_units import Units
 
@@ -166,11 +165,10 @@ class RelationsStudy:
 
     def _known(self, asked: Asked, selected: Mapping[str, Selected]) -> Outcome:
         """What the model knows of each relation, and what is done with it."""
-        judge = Judge(asked.prompts, asked.right, asked.splits, asked.subject.seed)
         outcome = Outcome()
         for relation in self.relations:
             name, one = relation.name, asked.splits[relation.name]
-            outcome.readings.append(judge.known(name))
+            outcome.readings.append(asked.judge.known(name))
             mine = [i for i, prompt in enumerate(asked.prompts) if prompt.relation == name]
             right = [i for i in mine if asked.right[i]]
             outcome.findings.append(
