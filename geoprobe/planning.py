@@ -145,8 +145,8 @@ def estimate(
         times = Capture(model, layout).times(one, chosen)
     longest = int(lengths.max()) * max(times.values(), default=1)
     survey = Survey(layout, chosen, lengths, 0, memory, dtype, device, device, times, corpus)
-    survey = place_statistics(survey, plans)
     costs = [cost for plan in plans for cost in plan.cost(survey)]
+    survey = place_statistics(survey, costs)
     with quiet_transformers():
         if batch is None:
             _, taken = forward_flops(model, layout, 1, longest, image)

@@ -29,6 +29,7 @@ from geoprobe.placement import batch_size_for, free_memory, statistics_device
 from geoprobe.probes.base import (
     PILOT_SEQUENCES,
     SILENT,
+    Cost,
     Feed,
     Outcome,
     Plan,
@@ -94,8 +95,8 @@ def measure_model(
     survey = Survey(
         loaded.layout, chosen, corpus.lengths, seed, memory, dtype, device, device, times, corpus
     )
-    possible.each(lambda plan: plan.cost(survey))
-    placed = survey = place_statistics(survey, possible.plans)
+    costs = possible.each(lambda plan: plan.cost(survey))
+    placed = survey = place_statistics(survey, [cost for each in costs for cost in each])
     made = possible.each(lambda plan: None if plan.probe is None else plan.probe(placed))
     plans, probes = possible.plans, [probe for probe in made if probe is not None]
     watchers: dict[str, list[Probe]] = {}
@@ -167,9 +168,9 @@ class _Possible:
         return found
 
 
-def place_statistics(survey: Survey, plans: Sequence[Plan]) -> Survey:
-    """The same with the statistics of these plans where they fit."""
-    needed = sum(cost.memory for plan in plans for cost in plan.cost(survey))
+def place_statistics(survey: Survey, costs: Sequence[Cost]) -> Survey:
+    """The same with the statistics that cost so much where they fit."""
+    needed = sum(cost.memory for cost in costs)
     return replace(survey, statistics_on=statistics_device(survey.device, needed))
 
 
