@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from geoprobe.checks.expectations import Expectations, judge, worst_first
+from geoprobe.checks.expectations import Expectation, Expectations, judge, worst_first
 from geoprobe.checks.sides import HALF, NUMERICS, Kept, Name, Side
 from geoprobe.checks.verdict import Change, Verdict
 from geoprobe.measures.estimate import jackknife
@@ -76,14 +76,17 @@ def compare(
     changes = [
         _change(name, kept, other, what, judged, unpaired=unpaired) for name, kept, other in pairs
     ]
-    times = 1.0 if unpaired else FLOOR_TIMES
-    found = [judge(change, expectations.of(change), times) for change in changes]
-    found = [
-        _null(change) if kept.reason == A_NULL else change
-        for change, (_, kept, _) in zip(found, pairs, strict=True)
-    ]
-    if unpaired:
-        found = [_unjudged(change) for change in found]
+    found = []
+    for change, (_, kept, other) in zip(changes, pairs, strict=True):
+        expectation = expectations.of(change)
+        silent = _silent(change) if unpaired and other is not None else ""
+        if kept.reason == A_NULL:
+            found.append(_null(judge(change, expectation, FLOOR_TIMES)))
+        elif silent:
+            found.append(_bounded(change, expectation, silent))
+        else:
+            by_noise = unpaired and change.stderr is not None
+            found.append(judge(change, expectation, 1.0 if by_noise else FLOOR_TIMES))
     extra = len(after.readings.keys() - before.readings.keys())
     if extra:
         notes.append(
@@ -117,7 +120,7 @@ def _change(
         which = "before" if kept.value is None else "now"
         reason = (kept if kept.value is None else other).reason
         return replace(change, why=f"it has no value {which}: {reason}")
-    if unpaired:
+    if unpaired and not _of_weights(change):
         return _against_noise(change, kept, other, judged)
     floor = max(kept.floors.get(what, 0.0), _LEAST * abs(kept.value))
     same = len(kept.replicates) == len(other.replicates) and kept.n == other.n
@@ -164,15 +167,34 @@ def _quantile(level: float, freedom: float) -> float:
     return float(stdtrit(freedom, level))
 
 
-def _unjudged(change: Change) -> Change:
-    """On other text, what has no standard error, or the text's tokens as classes, says nothing."""
-    if change.status not in ("failed", "moved"):
-        return change
+def _of_weights(change: Change) -> bool:
+    """Whether no text has a part in it, so that the same value is expected on any."""
+    return change.keys.get("of") == "weights"
+
+
+def _silent(change: Change) -> str:
+    """Why a difference on other text says nothing of the model; empty where it does.
+
+    Where tokens are the classes, how many there are is the text's doing, and so whether there are
+    enough for a value.
+    """
     if change.keys.get("classes") == "tokens":
-        return replace(change, status="same", why="its classes are the tokens of the text")
-    if change.stderr is None:
-        return replace(change, status="same", why="no standard error to hold other text against")
-    return change
+        return "its classes are the tokens of the text"
+    if change.difference is not None and change.stderr is None and not _of_weights(change):
+        return "no standard error to hold other text against"
+    return ""
+
+
+def _bounded(change: Change, expectation: Expectation, silent: str) -> Change:
+    """Judges a value by `min` and `max` alone, and the lack of one where there is such a bound."""
+    bounds = expectation.bounds
+    undefined = change.before is None or change.after is None
+    if undefined and bounds.min is None and bounds.max is None:
+        return replace(change, status="same", why=silent, severity=0.0)
+    found = judge(change, bounds, FLOOR_TIMES)
+    if found.status in ("failed", "missing"):
+        return found
+    return replace(found, status="same", why=found.why or silent, severity=0.0)
 
 
 def _floor_kind(before: Side, after: Side) -> tuple[str, list[str]]:

@@ -56,6 +56,11 @@ class Expectation:
     max: float | None = None
     ignore: bool = False
 
+    @property
+    def bounds(self) -> Expectation:
+        """`min`, `max` and `ignore` alone: any difference passes."""
+        return replace(self, abs=math.inf, direction="either")
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from geoprobe.checks.comparing import FAMILY_WISE, FLOOR_TIMES, compare, floors_between
-from geoprobe.checks.expectations import Expectations
+from geoprobe.checks.expectations import Expectation, Expectations
 from geoprobe.checks.sides import HALF, NUMERICS, Kept, Side
 from geoprobe.checks.verdict import Verdict
 from geoprobe.probes.readings import A_NULL
@@ -191,3 +191,49 @@ def test_nulls_are_there_to_compare_with() -> None:
     assert {c.site: c.why for c in verdict.changes} == {"final": "a null, not judged", "embed": ""}
     del after[name()]
     assert compare(made(before), made(after), DEFAULTS).exit_code == 3
+
+
+def _with_tokens_as_classes(before: Kept, after: Kept, **options: Any) -> Verdict:
+    classes = name(keys='{"classes": "tokens"}')
+    beside = {name(site="embed"): kept(np.arange(8))}
+    expectations = options.pop("expectations", DEFAULTS)
+    sides = made({classes: before, **beside}), made({classes: after, **beside})
+    return compare(*sides, expectations, unpaired=True, **options)
+
+
+def test_classes_that_are_tokens_are_the_texts_and_bounds_hold_on_any() -> None:
+    few = Kept(None, None, 8, "too few classes")
+    many = kept(np.arange(8) + 50.0)
+    for before, after in ((kept(np.arange(8)), many), (few, many), (many, few)):
+        verdict = _with_tokens_as_classes(before, after)
+        assert verdict.exit_code == 0
+        assert any("tokens of the text" in change.why for change in verdict.changes)
+    bounded = Expectations(every=Expectation(max=10.0))
+    assert _with_tokens_as_classes(many, many, expectations=bounded).exit_code == 1
+    assert _with_tokens_as_classes(many, few, expectations=bounded).exit_code == 3
+
+
+def test_no_error_is_no_excuse_from_a_bound_on_other_text() -> None:
+    before, after = Kept(5.0, None, 8, "x"), Kept(7.0, None, 8, "x")
+    bounded = Expectations(every=Expectation(max=6.0))
+    sides = made({name(): before}), made({name(): after})
+    verdict = compare(*sides, bounded, unpaired=True)
+    assert verdict.changes[0].status == "failed"
+
+
+def test_weights_are_the_same_on_any_text() -> None:
+    of_weights = name(keys='{"of": "weights"}')
+    before = Kept(5.0, None, 8, "no standard error: a property of the weights", (), {NUMERICS: 0.0})
+    for shift, exit_code in ((0.0, 0), (5.0 * 5e-4, 0), (5.0 * 2e-3, 1)):
+        after = replace(before, value=5.0 + shift)
+        beside = {name(site="embed"): kept(np.arange(8))}
+        sides = made({of_weights: before, **beside}), made({of_weights: after, **beside})
+        assert compare(*sides, DEFAULTS, unpaired=True).exit_code == exit_code
+
+
+def test_an_error_on_one_text_alone_is_no_error_of_the_difference() -> None:
+    sharp, blunt = Kept(1.0, 0.0, 8, "", (1.0,) * 8), kept(np.arange(8) / 8)
+    beside = {name(site="embed"): kept(np.arange(8))}
+    for before, after in ((sharp, blunt), (blunt, sharp)):
+        sides = made({name(): before, **beside}), made({name(): after, **beside})
+        assert compare(*sides, DEFAULTS, unpaired=True).exit_code == 0
