@@ -10,6 +10,7 @@ from importlib import import_module
 
 NAMES = {
     "overhead": "time of `rank` against the bare forward pass (SmolLM2-135M, float32, 32 x 128)",
+    "scan": "all one-pass probes together against the bare forward pass (SmolLM2-135M)",
     "checkpoints": "a further checkpoint of the same architecture",
     "memory": "peak memory",
     "plan": "what `geoprobe plan` says against what was then measured",

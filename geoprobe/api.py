@@ -277,7 +277,12 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
             "measure(model=...) needs tokenizer=... as well, to make token ids of text, an image "
             "processor where images=... is given, or data=... to feed as it is."
         )
-    weights = next(model.parameters())
+    weights = next(model.parameters(), None)
+    if weights is None:
+        raise UsageError(
+            f"measure(model=...): the {type(model).__name__} has no parameters; give a network "
+            "that was trained, or its activations to geoprobe.spectrum."
+        )
     if any(p.is_meta for p in model.parameters()):
         raise UsageError(
             "measure(model=...): some of its weights are on no device (meta) or offloaded; a live "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,9 +36,10 @@ from geoprobe.probes.superposition_weights import (
     operations,
 )
 from geoprobe.statistics import GROUPS
-from geoprobe.statistics.neurons import Central, NeuronMoments, Rotation, chunk_rows
+from geoprobe.statistics.neurons import Central, NeuronMoments, Rotation, numbers_at_a_time
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from geoprobe.autoencoders.autoencoder import Autoencoder
@@ -48,6 +49,10 @@ MOST_ROTATIONS = 8
 _TOP_COORDINATES = 20
 """Over all rotations of a site there are so many coordinates among the top ones, if eight rotations
 are enough for it: what one alone gives depends on the draw."""
+
+ROTATED_TOKENS = 2**13
+"""About so many tokens of a text are rotated: their moments are a null, or a mean over coordinates,
+and a rotation costs more than the moments do."""
 
 _REHEARSED_ROWS = 4
 """A rehearsal measures a matrix of so many times as many rows as dimensions."""
@@ -119,11 +124,13 @@ def _sites(survey: Survey) -> tuple[str, ...]:
 
 @dataclass
 class _State:
-    """Moments of a site as it is, and after each rotation."""
+    """Moments of a site as it is, and of one token in `stride` as it is and after each rotation."""
 
     given: NeuronMoments
+    sample: NeuronMoments
     rotated: list[NeuronMoments]
     rotations: list[Rotation]
+    stride: int
 
 
 @dataclass
@@ -147,8 +154,13 @@ class SuperpositionProbe:
             if width not in rotations:
                 seeds = [MOST_ROTATIONS * self.survey.seed + i for i in range(number)]
                 rotations[width] = [Rotation(width, seed, device=device) for seed in seeds]
-            moments = [NeuronMoments(width, GROUPS, device=device) for _ in range(1 + number)]
-            self._state[site] = _State(moments[0], moments[1:], rotations[width])
+            stride = max(1, int(self.survey.lengths_at(site).sum()) // ROTATED_TOKENS)
+            every, sample, *rotated = (
+                NeuronMoments(width, GROUPS, device=device) for _ in range(2 + number)
+            )
+            if stride == 1:
+                sample = every
+            self._state[site] = _State(every, sample, rotated, rotations[width], stride)
 
     def sites(self) -> Sequence[str]:
         """Sites to watch: those that were chosen, and the neurons of their blocks."""
@@ -164,17 +176,21 @@ class SuperpositionProbe:
     def observe(self, site: str, activations: Tensor, feed: Feed) -> None:
         """Adds the real tokens of one site's activations (batch, time, d)."""
         state, groups = self._state[site], feed.index % GROUPS
-        keep, step = feed.mask.bool() if feed.padded else None, chunk_rows(activations.shape[-1])
-        for group in np.unique(groups).tolist():
-            members = torch.from_numpy(np.flatnonzero(groups == group))
-            part = activations if len(members) == len(groups) else activations[members]
-            rows = part.flatten(0, 1) if keep is None else part[keep[members]]
-            state.given.update(rows, group)
-            wide = torch.promote_types(rows.dtype, torch.float32)
-            rows = rows.to(self.survey.statistics_on, wide)
-            for rotation, moments in zip(state.rotations, state.rotated, strict=True):
-                for start in range(0, len(rows), step):
-                    moments.update(rotation(rows[start : start + step]), group)
+        state.given.add(activations, groups, feed.lengths)
+        rows, lengths = activations, feed.lengths
+        if state.stride > 1:
+            rows, lengths = _sample(activations, feed, state.stride)
+            if not rows.shape[1]:
+                return
+            state.sample.add(rows, groups, lengths)
+        wide = torch.promote_types(rows.dtype, torch.float32)
+        rows = rows.to(self.survey.statistics_on, wide)
+        together = max(1, numbers_at_a_time(rows.device) // max(1, rows[0].numel()))
+        for rotation, moments in zip(state.rotations, state.rotated, strict=True):
+            for start in range(0, len(rows), together):
+                some = slice(start, start + together)
+                turned = rotation(rows[some].flatten(0, 1)).view(rows[some].shape)
+                moments.add(turned, groups[some], lengths[some])
 
     def finish(self) -> Outcome:
         """Kurtosis and privileged basis of every site.
@@ -191,55 +207,79 @@ class SuperpositionProbe:
         return outcome
 
 
+def _sample(activations: Tensor, feed: Feed, stride: int) -> tuple[Tensor, NDArray[np.int64]]:
+    """One token in `stride` of each item, at positions that differ from item to item.
+
+    Positions that an item has not stand last. The same tokens in whatever batches.
+
+    Returns:
+        The tokens (items, some, d), and how many each item has.
+    """
+    first = -(feed.index // GROUPS) % stride
+    lengths = -(-np.maximum(feed.lengths - first, 0) // stride)
+    places = first[:, None] + stride * np.arange(int(lengths.max(initial=0)))
+    places = np.minimum(places, activations.shape[1] - 1)
+    device = activations.device
+    items = torch.arange(len(places), device=device)[:, None]
+    return activations[items, torch.from_numpy(places).to(device)], lengths
+
+
 def _of_site(site: str, state: _State) -> Outcome:
     """The readings of one site, and each coordinate's variance and kurtosis."""
 
-    def at(without: tuple[int, ...] = ()) -> tuple[Central, list[Central]]:
-        return state.given.central(without), [m.central(without) for m in state.rotated]
+    def at(without: tuple[int, ...] = ()) -> _Moments:
+        rotated = [moments.central(without) for moments in state.rotated]
+        return _Moments(state.given.central(without), state.sample.central(without), rotated)
 
-    full, turned = at()
-    if not (np.isfinite(full.m4).all() and all(np.isfinite(m.m4).all() for m in turned)):
+    full = at()
+    if not all(np.isfinite(each.m4).all() for each in (full.given, *full.rotated)):
         raise CheckpointError(
             f"the activations at {site} are NaN or infinite on this text, so nothing was measured; "
             "a wider --dtype may help."
         )
-    groups = state.given.groups()
+    groups = state.sample.groups()
     parts = [at((g,)) for g in groups] if len(groups) > 1 else []
-    found = Outcome()
-    for name, function, null in (
-        ("kurtosis", _kurtosis, _rotated_kurtosis),
-        ("privileged_basis", _privileged, _between_rotations),
-    ):
-        found.readings += [
-            _reading(name, site, "given", function, (full, turned), parts),
-            _reading(name, site, "rotated", null, (full, turned), None),
+    every, some = full.given.n, full.sample.n
+    found = Outcome(
+        [
+            _reading("kurtosis", site, "given", _kurtosis, full, parts, every),
+            _reading("kurtosis", site, "rotated", _rotated_kurtosis, full, None, some),
+            _reading("privileged_basis", site, "given", _privileged, full, parts, some),
+            _reading("privileged_basis", site, "rotated", _between_rotations, full, None, some),
         ]
+    )
     path = f"{NAME}/{site}"
     found.arrays = {
-        f"{path}/variance": full.m2,
-        f"{path}/kurtosis": excess_kurtosis(full.m2, full.m4),
+        f"{path}/variance": full.given.m2,
+        f"{path}/kurtosis": excess_kurtosis(full.given.m2, full.given.m4),
     }
     return found
 
 
-_Moments = tuple[Central, list[Central]]
+class _Moments(NamedTuple):
+    """Of all tokens, of the sample of them that is rotated, and of that after each rotation."""
+
+    given: Central
+    sample: Central
+    rotated: list[Central]
 
 
 def _kurtosis(moments: _Moments) -> float:
-    return measures.kurtosis(moments[0].m2, moments[0].m4)
+    return measures.kurtosis(moments.given.m2, moments.given.m4)
 
 
 def _rotated_kurtosis(moments: _Moments) -> float:
-    return float(np.mean([measures.kurtosis(m.m2, m.m4) for m in moments[1]]))
+    return float(np.mean([measures.kurtosis(m.m2, m.m4) for m in moments.rotated]))
 
 
 def _privileged(moments: _Moments) -> float:
-    return measures.privileged_basis(moments[0].m2, np.stack([m.m2 for m in moments[1]]))
+    rotated = np.stack([m.m2 for m in moments.rotated])
+    return measures.privileged_basis(moments.sample.m2, rotated)
 
 
 def _between_rotations(moments: _Moments) -> float:
     """The largest of what each rotation has over the others: how far chance goes."""
-    shares = np.array([top_share(m.m2) for m in moments[1]])
+    shares = np.array([top_share(m.m2) for m in moments.rotated])
     return float((shares / ((shares.sum() - shares) / (len(shares) - 1))).max())
 
 
@@ -250,6 +290,7 @@ def _reading(
     function: Callable[[_Moments], float],
     full: _Moments,
     parts: Sequence[_Moments] | None,
+    n: int,
 ) -> Reading:
     """A reading with its jackknife; of a null (`parts` is None) without."""
     keys: dict[str, Key] = {"of": "activations", "tokens": "all", "basis": basis}
@@ -258,7 +299,7 @@ def _reading(
     else:
         left_out, why = [evaluate(function, part) for part in parts], ""
     value = evaluate(function, full)
-    return jackknifed(NAME, name, site, keys, value, left_out, full[0].n, why)
+    return jackknifed(NAME, name, site, keys, value, left_out, n, why)
 
 
 class WeightStudy:
@@ -353,15 +394,16 @@ def _absent(missing: dict[str, str], layout: Layout, outcome: Outcome) -> list[d
 def _cost(options: SuperpositionOptions, survey: Survey) -> list[Cost]:
     """What each site needs, and the weights.
 
-    Moments take 9 operations a number, a rotation about 10 log2 d besides in float32.
+    Moments take 9 operations a number, a rotation about 10 log2 d besides, all in float32.
     """
     layout, found = survey.layout, []
     for site in _sites(survey):
         d = layout.width_of(site)
         n = int(survey.lengths_at(site).sum())
-        memory = NeuronMoments.bytes_of(d, GROUPS) * (1 + rotations_of(d))
-        turned = rotations_of(d) * (9 + 5 * float(np.log2(max(2, d))))
-        found.append(Cost(site, memory, 0, n * d * (9 + turned)))
+        memory = NeuronMoments.bytes_of(d, GROUPS) * (2 + rotations_of(d))
+        turned = 9 + rotations_of(d) * (9 + 10 * float(np.log2(max(2, d))))
+        sampled = n / max(1, n // ROTATED_TOKENS)
+        found.append(Cost(site, memory, 0, (9 * n + turned * sampled) * d / 2))
     if survey.rehearsal:
         shapes = [(_REHEARSED_ROWS * layout.width, layout.width)]
     else:

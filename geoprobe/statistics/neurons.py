@@ -1,4 +1,4 @@
-"""Moments of every coordinate up to the fourth: one pass, float64, grouped, mergeable."""
+"""Moments of every coordinate up to the fourth: one pass, summed in float64, grouped, mergeable."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_CHUNK_NUMBERS = 2**16
-"""Numbers in float64 at a time: so few that two products of them stay in the processor's cache."""
-
 ORDERS = 4
 
+_CACHED_NUMBERS = 2**17
+"""Numbers at a time on a processor: so few that two products of them stay in its cache."""
+_PARALLEL_NUMBERS = 2**25
+"""On an accelerator, where each operation costs the same however few numbers there are."""
+_LEAST_SCALE = 1e-8
+"""Of the largest deviation at a site: coordinates of less are scaled as if they had this."""
 
-def chunk_rows(width: int) -> int:
-    """Rows of so many coordinates that are looked at together."""
-    return max(16, _CHUNK_NUMBERS // width)
+
+def numbers_at_a_time(device: torch.device) -> int:
+    """How many numbers are looked at together."""
+    return _CACHED_NUMBERS if device.type == "cpu" else _PARALLEL_NUMBERS
 
 
 class Central(NamedTuple):
@@ -49,8 +53,10 @@ class Central(NamedTuple):
 class NeuronMoments:
     """Moments of rows (n, d), coordinate by coordinate, kept apart by group.
 
-    Sums of powers are taken in float64 around a shift (the first update's mean), and made central
-    at the end.
+    Powers are of the distance from a shift (the mean of the first rows), which floats of the rows'
+    own precision have exactly or nearly so. Of a few hundred rows each they are summed in that
+    precision, at least float32, scaled so that none is out of its range; where one is, and of all
+    rows together, in float64. Sums are made central at the end.
 
     Args:
         width: Number of coordinates d.
@@ -64,34 +70,92 @@ class NeuronMoments:
         self.device = torch.device(device)
         self.counts = np.zeros(groups, dtype=np.int64)
         self._shift = torch.zeros(width, dtype=torch.float64, device=device)
+        self._scale = torch.ones_like(self._shift)
         self._sums = torch.zeros(groups, ORDERS, width, dtype=torch.float64, device=device)
 
     @staticmethod
     def bytes_of(width: int, groups: int) -> int:
         """Memory of one accumulator."""
-        return 8 * width * (groups * ORDERS + 1)
+        return 8 * width * (groups * ORDERS + 2)
 
     def update(self, rows: Tensor, group: int) -> None:
         """Adds rows (n, d) of any float dtype to one group."""
-        step = chunk_rows(self.width)
-        for start in range(0, rows.shape[0], step):
-            self._update(rows[start : start + step], group % self.n_groups)
+        self.add(rows[None], np.array([group]), np.array([len(rows)]))
 
-    def _update(self, rows: Tensor, group: int) -> None:
-        size = (chunk_rows(self.width), self.width)
-        x = scratch("powers", size, torch.float64, self.device)[: rows.shape[0]]
-        square = scratch("squares", size, torch.float64, self.device)[: rows.shape[0]]
-        x.copy_(rows)
-        if not self.counts.any():
-            self._shift.copy_(x.mean(0))
-        self.counts[group] += rows.shape[0]
-        sums = self._sums[group]
-        x -= self._shift
-        sums[0] += x.sum(0)
+    def add(self, items: Tensor, groups: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        """Adds the rows of items, each item to its group.
+
+        Args:
+            items: Rows (items, time, d) of any float dtype, on any device.
+            groups: Group of each item.
+            lengths: Rows of each item that count, the first ones.
+        """
+        groups, budget = groups % self.n_groups, numbers_at_a_time(self.device)
+        time = int(lengths.max(initial=0))
+        together = max(1, budget // max(1, time * self.width))
+        step = max(1, budget // self.width)
+        found, of = [], []
+        for first in range(0, len(items), together):
+            some = slice(first, first + together)
+            for start in range(0, int(lengths[some].max()), step):
+                left = np.clip(lengths[some] - start, 0, step)
+                part = items[some, start : start + int(left.max())]
+                part = part.to(self.device, torch.promote_types(part.dtype, torch.float32))
+                if not self.counts.any():
+                    self._begin(part, left)
+                np.add.at(self.counts, groups[some], left)
+                found.append(self._powers_in_range(part, left))
+                of.append(groups[some])
+        if found:
+            self._add(torch.cat(found), np.concatenate(of))
+
+    def _begin(self, part: Tensor, left: NDArray[np.int64]) -> None:
+        """Settles shift and scale by the first rows."""
+        rows = torch.cat([item[:n] for item, n in zip(part, left.tolist(), strict=True)])
+        shift = rows[0] + (rows - rows[0]).mean(0)  # exactly the value of what never varies
+        off = (rows - shift).abs().amax(0).double()
+        if not bool(off.max() > 0):
+            off = rows.abs().amax(0).double()
+        off = off.clamp(min=_LEAST_SCALE * float(off.max()))
+        known = (off > 0) & off.isfinite()
+        power = torch.where(known, torch.frexp(off).exponent, 0)
+        self._shift.copy_(shift)
+        self._scale.copy_(torch.ldexp(torch.ones_like(off), -power))
+
+    def _add(self, sums: Tensor, groups: NDArray[np.int64]) -> None:
+        """Adds the sums of powers (items, 4, d) to those of the items' groups."""
+        of_group = np.zeros((self.n_groups, len(groups)))
+        of_group[groups, np.arange(len(groups))] = 1.0
+        added = torch.from_numpy(of_group).to(self.device) @ sums.flatten(1)
+        orders = torch.arange(1, ORDERS + 1, device=self.device)[:, None]
+        self._sums.addcdiv_(added.view(self._sums.shape), self._scale**orders)
+
+    def _powers_in_range(self, part: Tensor, left: NDArray[np.int64]) -> Tensor:
+        """Sums of powers (items, 4, d), in float64 where float32 does not reach so far."""
+        sums = self._powers(part, left)
+        if part.dtype == torch.float32:
+            low = (sums[:, 3] < torch.finfo(torch.float32).tiny) & (sums[:, 1] > 0)
+            if bool((low | ~sums[:, 3].isfinite()).any()):
+                sums = self._powers(part.double(), left)
+        return sums.double()
+
+    def _powers(self, part: Tensor, left: NDArray[np.int64]) -> Tensor:
+        """Sums of scaled distances from the shift to the power of 1 to 4 (items, 4, d)."""
+        size = max(numbers_at_a_time(self.device), part.numel())
+        x, square = (
+            scratch(name, (size,), part.dtype, self.device)[: part.numel()].view(part.shape)
+            for name in ("powers", "squares")
+        )
+        scale = self._scale.to(part.dtype)
+        torch.addcmul(-self._shift.to(part.dtype) * scale, part, scale, out=x)
+        if (left < part.shape[1]).any():
+            ends = torch.from_numpy(left).to(self.device)
+            beyond = torch.arange(part.shape[1], device=self.device) >= ends[:, None]
+            x.masked_fill_(beyond[..., None], 0.0)
         torch.mul(x, x, out=square)
-        sums[1] += square.sum(0)
-        sums[2] += x.mul_(square).sum(0)
-        sums[3] += square.mul_(square).sum(0)
+        sums = [x.sum(1), square.sum(1)]
+        sums += [x.mul_(square).sum(1), square.mul_(square).sum(1)]
+        return torch.stack(sums, 1)
 
     def merge(self, other: NeuronMoments) -> None:
         """Adds another accumulator's rows; it may have another shift and is left as it was."""
@@ -99,6 +163,7 @@ class NeuronMoments:
             raise ValueError("only accumulators of the same width and groups merge")
         if not self.counts.any():
             self._shift.copy_(other._shift)
+            self._scale.copy_(other._scale)
         delta = other._shift - self._shift
         for group in np.flatnonzero(other.counts):
             # x - shift = (x - other's shift) + delta, to the power of each order.

@@ -19,6 +19,7 @@ from geoprobe.autoencoders.formats import write_saelens
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.models.capture import Capture
 from geoprobe.models.layout import find_layout
+from geoprobe.probes import superposition as probes_superposition
 from geoprobe.probes.superposition import MOST_ROTATIONS, rotations_of
 from geoprobe.probes.superposition_names import WeightRows, choose, missing_kinds, weight_sites
 from geoprobe.probes.superposition_weights import GaussianRows, matrix_readings
@@ -243,6 +244,44 @@ def test_the_batch_makes_no_difference() -> None:
     one, all_ = (_measure(model, batch_size=size).readings for size in (1, 24))
     assert one.drop("value", "stderr", "reason").equals(all_.drop("value", "stderr", "reason"))
     np.testing.assert_allclose(one["value"], all_["value"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_without_weights_is_refused() -> None:
+    with pytest.raises(UsageError, match="has no parameters"):
+        _measure(nn.Identity(), data=np.ones((40, 3), dtype=np.float32))
+
+
+def test_rotations_see_one_token_in_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All positions and groups alike, and the same tokens in batches of any size."""
+    stride, time, width = 4, 10, 24
+    network = nn.Sequential(nn.Identity(), nn.Linear(width, 2))
+    draw = np.random.default_rng(3)
+    x = draw.standard_normal((96, time, width)).astype(np.float32) ** 3
+    monkeypatch.setattr(probes_superposition, "ROTATED_TOKENS", 96 * time // stride)
+    seen = (np.arange(time) + np.arange(96)[:, None] // 8) % stride == 0
+    assert abs(seen.mean(0) - 1 / stride).max() < 0.02
+    rows = x[seen].astype(np.float64)
+
+    def top(values: np.ndarray) -> float:
+        return float(values.var(0).max() / values.var(0).sum())
+
+    turned = [Rotation(width, i)(torch.from_numpy(rows)).numpy() for i in range(8)]
+    turned = turned[: rotations_of(width)]
+    for batch_size in (7, 96):
+        run = _measure(network, data=x, sites="0", batch_size=batch_size)
+        found = {(r["measure"], r["basis"]): r for r in run.readings.iter_rows(named=True)}
+        assert found["kurtosis", "given"]["n"] == 96 * time
+        assert found["privileged_basis", "given"]["n"] == len(rows)
+        assert found["kurtosis", "rotated"]["n"] == len(rows)
+        for key, value in (
+            (("kurtosis", "given"), scipy.stats.kurtosis(x.reshape(-1, width), axis=0).mean()),
+            (
+                ("kurtosis", "rotated"),
+                np.mean([scipy.stats.kurtosis(t, axis=0).mean() for t in turned]),
+            ),
+            (("privileged_basis", "given"), top(rows) / np.mean([top(t) for t in turned])),
+        ):
+            assert found[key]["value"] == pytest.approx(value, rel=1e-4), key
 
 
 def test_planted_neurons_and_coordinates_are_found() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoprobe.measures.neurons import excess_kurtosis
-from geoprobe.statistics import GROUPS
-from geoprobe.statistics.neurons import NeuronMoments, Rotation, chunk_rows
+from geoprobe.statistics import GROUPS, neurons
+from geoprobe.statistics.neurons import NeuronMoments, Rotation, numbers_at_a_time
 
 
 def _data(n: int, d: int, seed: int, offset: float) -> torch.Tensor:
@@ -64,14 +64,65 @@ def test_parts_whole_and_merge_agree_with_scipy(
 
 
 def test_a_large_offset_and_many_chunks_cost_no_precision() -> None:
-    n, d = 3 * chunk_rows(200) + 5, 200
+    n, d = 3 * (numbers_at_a_time(torch.device("cpu")) // 200) + 5, 200
     x = _data(n, d, 1, 0.0).float()
     x[:, ::7] += 1000
     exact = x.double().numpy()
     found = _fed(x).central()
-    np.testing.assert_allclose(found.m2, exact.var(0), rtol=1e-9)
+    np.testing.assert_allclose(found.m2, exact.var(0), rtol=1e-6)
     np.testing.assert_allclose(
-        excess_kurtosis(found.m2, found.m4), scipy.stats.kurtosis(exact, axis=0), rtol=1e-7
+        excess_kurtosis(found.m2, found.m4), scipy.stats.kurtosis(exact, axis=0), rtol=1e-6
+    )
+    wide = _fed(x.double()).central()
+    np.testing.assert_allclose(wide.m2, exact.var(0), rtol=1e-11)
+
+
+@given(
+    time=st.integers(1, 9),
+    d=st.sampled_from([1, 5]),
+    numbers=st.sampled_from([1, 7, 16, 2**25]),
+    seed=st.integers(0, 99),
+)
+def test_items_are_their_rows_whatever_is_looked_at_together(
+    time: int, d: int, numbers: int, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    items = torch.from_numpy(draw.standard_normal((11, time, d)))
+    lengths = draw.integers(0, time + 1, 11)
+    lengths[-1] = time
+    index = draw.permutation(40)[:11]
+    for item, n in zip(items, lengths, strict=True):
+        item[n:] = torch.nan  # what stands beyond an item's end has no part in anything
+    found, plain = NeuronMoments(d, GROUPS), NeuronMoments(d, GROUPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neurons, "_CACHED_NUMBERS", numbers)
+        found.add(items, index, lengths)
+    for i, item, n in zip(index, items, lengths, strict=True):
+        if n:
+            plain.update(item[:n], int(i))
+    np.testing.assert_array_equal(found.counts, plain.counts)
+    for without in ((), (int(index[0]) % GROUPS,)):
+        if found.count(without):
+            for a, b in zip(found.central(without), plain.central(without), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_the_range_of_float32_is_no_limit(scale: float) -> None:
+    """Nor is it for a coordinate far below the others, or one that is silent at first."""
+    x = _data(400, 4, 5, 0.0).float()
+    x[:, 1] *= 1e-7
+    x[:50, 2] *= 1e-6
+    x[:50, 3] = 0.0
+    x *= scale
+    exact = x.double().numpy()
+    moments = NeuronMoments(4, GROUPS)
+    for i, rows in enumerate(x.split(50)):
+        moments.update(rows, i)
+    found = moments.central()
+    np.testing.assert_allclose(found.m2, exact.var(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        excess_kurtosis(found.m2, found.m4), scipy.stats.kurtosis(exact, axis=0), rtol=1e-5
     )
 
 
