@@ -6,6 +6,7 @@ import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,7 +271,8 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
     from geoprobe.models.layout import find_layout
     from geoprobe.models.loading import Loaded, module_fingerprint
     from geoprobe.models.selfcheck import self_check
-    from geoprobe.survey import choose_batch_size, measure_model
+    from geoprobe.room import choose_batch_size, with_room
+    from geoprobe.survey import check_input, measure_model
 
     if tokenizer is None and job.options.data is None:
         raise UsageError(
@@ -330,22 +332,30 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 )
             capture = Capture(model, layout)
             self_check(capture)
-            if run.header["chosen"]["batch_size"] is None:
-                run.choose(batch_size=choose_batch_size(capture, corpus))
-            outcome = measure_model(
-                Loaded(model, layout, in_place=False),
-                capture,
-                corpus,
-                job.plans,
-                batch_size=run.header["chosen"]["batch_size"],
-                seed=job.options.seed,
-                memory=run.header["chosen"]["statistics_memory"],
-                layers=job.options.layers,
-                sites=job.options.sites,
-                progress=job.progress,
-                folder=lambda what: run.beside("model", what),
-                key=f"{entry['fingerprint']} {corpus.fingerprint}",
-            ).named("model")
+            check_input(layout, corpus)
+            outcome, batch_size = with_room(
+                partial(
+                    measure_model,
+                    Loaded(model, layout, in_place=False),
+                    capture,
+                    corpus,
+                    job.plans,
+                    seed=job.options.seed,
+                    memory=run.header["chosen"]["statistics_memory"],
+                    layers=job.options.layers,
+                    sites=job.options.sites,
+                    progress=job.progress,
+                    folder=partial(run.beside, "model"),
+                    key=f"{entry['fingerprint']} {corpus.fingerprint}",
+                ),
+                partial(choose_batch_size, capture, corpus),
+                run.header["chosen"]["batch_size"],
+                job.progress,
+                of_factory=layout.item is not None,
+            )
+            if job.options.batch_size is None:
+                run.choose(batch_size=batch_size)
+            outcome = outcome.named("model")
             run.write_checkpoint(entry, outcome.readings, outcome.findings, outcome.arrays)
     finally:
         for module, mode in modes.items():

@@ -152,7 +152,7 @@ def estimate(
             _, taken = forward_flops(model, layout, 1, longest, image)
             parameters = sum(p.numel() for p in model.parameters()) * dtype.itemsize
             free = max(0, free_memory(device) - parameters)
-            batch = batch_size_for(longest, taken // 2 * dtype.itemsize, free)
+            batch = batch_size_for(longest, taken // 2 * dtype.itemsize, free, device)
         batch = min(batch, len(lengths))
         flops, live = forward_flops(model, layout, batch, longest, image)
         rates = calibrate(model, layout, plans, survey, batch, longest, flops, image)

@@ -15,17 +15,15 @@ from geoprobe.entries import checkpoint_entry, describe, describe_model
 from geoprobe.errors import CheckpointError, GeoprobeError, UsageError
 from geoprobe.feeds import feed, feeds
 from geoprobe.models.capture import Capture
-from geoprobe.models.footprint import pass_bytes
 from geoprobe.models.hub import Fetcher
 from geoprobe.models.loading import (
     Loaded,
     Loader,
     prefetch,
 )
-from geoprobe.models.pretrained import one_line
 from geoprobe.models.selfcheck import self_check
 from geoprobe.models.series import Checkpoint
-from geoprobe.placement import batch_size_for, free_memory, statistics_device
+from geoprobe.placement import statistics_device
 from geoprobe.probes.base import (
     PILOT_SEQUENCES,
     SILENT,
@@ -38,6 +36,7 @@ from geoprobe.probes.base import (
     Subject,
     Survey,
 )
+from geoprobe.room import choose_batch_size, with_room
 from geoprobe.statistics.memory import give_back
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def measure_model(
     capture: Capture,
     corpus: Inputs,
     plans: Sequence[Plan],
-    *,
     batch_size: int,
+    *,
     seed: int,
     memory: int,
     layers: str | None = None,
@@ -88,7 +87,7 @@ def measure_model(
     possible = _Possible(plans)
     possible.each(lambda plan: plan.check(loaded.layout))
     chosen = loaded.layout.select(layers=layers, sites=sites)
-    warning = _check_input(loaded.layout, corpus)
+    warning = check_input(loaded.layout, corpus)
     reads = loaded.layout.reads
     first = feed(corpus, np.arange(1), device, reads, dtype)
     times = capture.times(first.inputs, chosen) if first.made_by_model else {}
@@ -204,7 +203,7 @@ def check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
     }
 
 
-def _check_input(layout: Layout, corpus: Inputs) -> dict[str, Any] | None:
+def check_input(layout: Layout, corpus: Inputs) -> dict[str, Any] | None:
     """A warning, if any, on what a model will be fed.
 
     Raises:
@@ -359,15 +358,26 @@ def survey_series(
                 "corpus": corpus.fingerprint,
                 "model": describe_model(loaded.layout),
             }
-            outcome, batch_size = _with_room(
-                loaded,
-                capture,
-                corpus,
-                settings,
+            check_input(capture.layout, corpus)
+            outcome, batch_size = with_room(
+                partial(
+                    measure_model,
+                    loaded,
+                    capture,
+                    corpus,
+                    settings.plans,
+                    seed=settings.seed,
+                    memory=settings.memory,
+                    layers=settings.layers,
+                    sites=settings.sites,
+                    progress=progress,
+                    folder=partial(run.beside, checkpoint.label),
+                    key=f"{entry['fingerprint']} {corpus.fingerprint}",
+                ),
+                partial(choose_batch_size, capture, corpus),
                 batch_size,
                 progress,
-                partial(run.beside, checkpoint.label),
-                f"{entry['fingerprint']} {corpus.fingerprint}",
+                of_factory=loaded.layout.item is not None,
             )
             if settings.batch_size is None and not run.labels:
                 run.choose(batch_size=batch_size)
@@ -394,72 +404,6 @@ def survey_series(
     # Also where nothing was left to do: a kill may have come between a checkpoint and this.
     run.write_findings(series_findings(run, settings.plans))
     progress.checkpoint("", len(checkpoints), len(checkpoints))
-
-
-def _with_room(
-    loaded: Loaded,
-    capture: Capture,
-    corpus: Inputs,
-    settings: Settings,
-    batch_size: int | None,
-    progress: Progress,
-    folder: Callable[[str], Path],
-    key: str,
-) -> tuple[Outcome, int]:
-    """One checkpoint's outcome, in batches of half the size whenever memory runs out.
-
-    Readings do not depend on the batch size but for rounding.
-
-    Raises:
-        CheckpointError: Memory runs out on single sequences, too.
-        UsageError: A network of a factory fails on some of the data.
-    """
-    while True:
-        try:
-            if batch_size is None:
-                batch_size = choose_batch_size(capture, corpus)
-            outcome = measure_model(
-                loaded,
-                capture,
-                corpus,
-                settings.plans,
-                batch_size=batch_size,
-                seed=settings.seed,
-                memory=settings.memory,
-                layers=settings.layers,
-                sites=settings.sites,
-                progress=progress,
-                folder=folder,
-                key=key,
-            )
-            return outcome, batch_size
-        except GeoprobeError:
-            raise
-        except Exception as error:
-            if not _out_of_memory(error):
-                if loaded.layout.item is None:
-                    raise
-                raise UsageError(
-                    "the network failed on what it was fed "
-                    f"({type(error).__name__}: {one_line(error)}); look at --data, or at its code."
-                ) from error
-            if batch_size in (None, 1):
-                raise CheckpointError(
-                    "memory ran out on single sequences; give a smaller --length, fewer sites "
-                    "(--layers, --sites), or --dtype bfloat16."
-                ) from error
-        batch_size = max(1, batch_size // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        progress.note(f"Memory ran out; going on with {batch_size} sequences a batch.")
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of no memory: each backend has its own."""
-    seen = f"{type(error).__name__}: {error}".lower()
-    return isinstance(error, MemoryError) or any(
-        words in seen for words in ("out of memory", "outofmemory", "can't allocate memory")
-    )
 
 
 def _already(count: int) -> str:
@@ -490,18 +434,3 @@ def series_findings(run: Run, plans: Sequence[Plan]) -> list[dict[str, Any]]:
     if not found:
         found = [finding for plan in plans for finding in plan.series(run)]
     return found
-
-
-def choose_batch_size(capture: Capture, corpus: Inputs) -> int:
-    """Items a batch, by the length of the longest one and what a pass of it takes.
-
-    Raises:
-        UsageError: The model cannot be fed this.
-    """
-    _check_input(capture.layout, corpus)
-    longest = np.array([int(np.argmax(corpus.lengths))])
-    one = feed(corpus, longest, capture.device, capture.layout.reads, capture.dtype)
-    times = capture.times(one.inputs, capture.layout.sites) if one.made_by_model else {}
-    tokens = int(one.lengths.max()) * max(times.values(), default=1)
-    taken = pass_bytes(capture.backbone, one.inputs)
-    return batch_size_for(tokens, taken, free_memory(capture.device))

@@ -21,6 +21,7 @@ from geoprobe.models.loading import Loader
 from geoprobe.models.selfcheck import self_check
 from geoprobe.placement import (
     TOKENS_PER_BATCH,
+    TOKENS_PER_BATCH_THERE,
     batch_size_for,
     free_memory,
     statistics_device,
@@ -55,11 +56,13 @@ def values(run: geoprobe.Run) -> list[dict[str, Any]]:
 
 
 def test_a_batch_is_as_large_as_speed_asks_and_memory_allows() -> None:
-    assert batch_size_for(128, 2**20, 2**40) == TOKENS_PER_BATCH // 128
-    assert batch_size_for(2 * TOKENS_PER_BATCH, 2**20, 2**40) == 1
-    assert batch_size_for(128, 2**40, 2**20) == 1
+    cpu, there = torch.device("cpu"), torch.device("cuda")
+    assert batch_size_for(128, 2**20, 2**40, cpu) == TOKENS_PER_BATCH // 128
+    assert batch_size_for(128, 2**20, 2**40, there) == TOKENS_PER_BATCH_THERE // 128
+    assert batch_size_for(2 * TOKENS_PER_BATCH, 2**20, 2**40, cpu) == 1
+    assert batch_size_for(128, 2**40, 2**20, there) == 1
     for item in (2**20, 3 * 2**20, 2**24):
-        few = batch_size_for(1, item, 2**30)
+        few = batch_size_for(1, item, 2**30, cpu)
         assert few * item <= 2**28 < 2 * few * item  # a quarter of what is free, to a factor of two
 
 
@@ -92,8 +95,8 @@ def test_little_memory_makes_small_batches_and_the_same_readings(
     whole = geoprobe.measure(tiny_series, **options)
     assert whole.header["chosen"]["batch_size"] > 8
     one = 2**16
-    monkeypatch.setattr("geoprobe.survey.pass_bytes", lambda *_: one)
-    monkeypatch.setattr("geoprobe.survey.free_memory", lambda _: 16 * one)
+    monkeypatch.setattr("geoprobe.room.pass_bytes", lambda *_: one)
+    monkeypatch.setattr("geoprobe.room.free_memory", lambda _: 16 * one)
     small = geoprobe.measure(tiny_series, out=tmp_path / "run", **options)
     assert small.header["chosen"]["batch_size"] == 4
     for a, b in zip(values(whole), values(small), strict=True):

@@ -11,7 +11,7 @@ import torch
 
 import geoprobe
 from geoprobe import survey
-from tests.conftest import tiny_text
+from tests.conftest import tiny_model, tiny_text, tiny_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,25 @@ def test_when_memory_runs_out_the_batches_become_smaller_and_the_readings_stay(
     # In float32 a batch of another size rounds otherwise; neighbours feel it most.
     assert apart.filter(~both["measure"].str.starts_with("intrinsic")).max() < 1e-4
     assert both.select(pl.col("n") == pl.col("n_right")).to_series().all()
+
+
+def test_a_live_module_is_measured_in_smaller_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"model": tiny_model("llama"), "tokenizer": tiny_tokenizer()}
+    options |= {"text": tiny_text(40)}
+    whole = geoprobe.measure(**options, batch_size=16).readings
+    run, sizes = survey.Capture.run, []
+
+    def short_of_memory(self: Any, inputs: Any, *args: Any, **named: Any) -> None:
+        if not args[2:]:
+            sizes.append(len(inputs["input_ids"]))
+            if sizes[-1] > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        run(self, inputs, *args, **named)
+
+    monkeypatch.setattr(survey.Capture, "run", short_of_memory)
+    found = geoprobe.measure(**options, batch_size=16).readings
+    assert max(sizes[-3:]) == 4
+    assert found.select("measure", "site", "n").equals(whole.select("measure", "site", "n"))
 
 
 def test_memory_that_is_short_of_one_sequence_is_said(

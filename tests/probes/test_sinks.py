@@ -17,7 +17,13 @@ from geoprobe.models.capture import Capture
 from geoprobe.models.layout import Layout, Tap, find_layout
 from geoprobe.models.loading import Loaded
 from geoprobe.probes.base import Feed, Outcome, Survey
-from geoprobe.probes.sinks import SinksOptions, SinksProbe, plan
+from geoprobe.probes.sinks import (
+    SinksOptions,
+    SinksProbe,
+    medians,
+    medians_in_place,
+    plan,
+)
 from geoprobe.survey import measure_model
 from tests.conftest import tiny_text, tiny_tokenizer
 from tests.tiny_families import CONFIGS, VISION, tiny_model
@@ -343,3 +349,12 @@ def test_what_rank_drops_is_what_sinks_finds() -> None:
         r for r in outcome.readings if r.measure == "rankme" and r.keys["sinks"] == "out"
     )
     assert dropped.n == 24 * 10
+
+
+def test_medians_are_the_same_on_a_processor_and_elsewhere() -> None:
+    draw = np.random.default_rng(0)
+    numbers = torch.from_numpy(draw.standard_normal((6, 41)).astype(np.float32))
+    for counts in (np.full(6, 41), np.array([1, 2, 3, 40, 41, 17])):
+        expected = [np.sort(x[:n])[(n - 1) // 2] for x, n in zip(numbers, counts, strict=True)]
+        for function in (medians, medians_in_place):
+            np.testing.assert_array_equal(function(numbers, counts), expected)
