@@ -62,6 +62,7 @@ def state_of(trained: Any) -> dict[str, Any]:
         ("gptj", {}),  # keeps a table of positions
         ("llama", {"gradient_checkpointing": True}),
         ("gemma2", {"bf16": True}),
+        ("llama", {"torch_compile": True, "torch_compile_backend": "aot_eager"}),
         ("mamba", {}),
     ],
 )
