@@ -27,7 +27,7 @@ from geoprobe.checks.expectations import Expectations
 from geoprobe.checks.sides import HALF, NUMERICS, Side, side_of
 from geoprobe.checks.verdict import Verdict
 from geoprobe.data.demo_series import demo_folder, demo_text_path
-from geoprobe.probes.registry import ONE_PASS
+from geoprobe.probes.registry import scan_options
 
 CHECKPOINT = "step-02048"
 SAMPLES, DOCUMENTS, REPEATS = 5, 300, 1000
@@ -71,7 +71,7 @@ class Bench:
             model=model,
             tokenizer=tokenizer or self.tokenizer,
             text=documents,
-            probes=ONE_PASS,
+            **scan_options(),
             batch_size=batch,
         )
         return side_of(found)

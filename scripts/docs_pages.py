@@ -71,9 +71,10 @@ geoprobe.measures.rankme(eigenvalues)""",
     ),
     Page(
         "scan",
-        "Everything that one forward pass can tell: spectra, attention sinks, neural collapse on "
-        "next tokens and superposition, in one run and one report. What a model does not have, "
-        "attention or a head, is left out with a word.",
+        "Everything that one forward pass can tell: spectra, sinks and their levels, neural "
+        "collapse on next tokens and superposition, in one run and one report. What a model does "
+        "not have, a head or MLPs, is left out with a word. What attention pays to the sinks takes "
+        "further passes: `--attention`.",
         (
             Step(
                 "geoprobe scan demo --last 1 --sequences 128",

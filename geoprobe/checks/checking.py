@@ -13,7 +13,7 @@ from geoprobe.checks.expectations import read_expectations
 from geoprobe.checks.sides import HALF, NUMERICS, Side, read_baseline, side_of, write_baseline
 from geoprobe.errors import CheckpointError, UsageError
 from geoprobe.probes.base import SILENT
-from geoprobe.probes.registry import ONE_PASS
+from geoprobe.probes.registry import scan_options
 
 if TYPE_CHECKING:
     from geoprobe.api import Run
@@ -76,7 +76,8 @@ def check(
         select: Which checkpoints, as `measure` has it.
         progress: Told how far it is.
         **options: As `measure` has them; `probes` are spectrum, sinks, collapse and superposition,
-            where the model has what they need, if nothing else is said.
+            where the model has what they need, if nothing else is said, and of sinks their levels;
+            `levels_only=False` measures attention, too.
 
     Raises:
         UsageError: An option, the baseline or the expectations are wrong.
@@ -95,6 +96,7 @@ def check(
             options = {**_of_baseline(before, options, update=update), **options}
     expectations = read_expectations(None if config is None else Path(config))
     tell = progress or SILENT
+    now = _Subject(series, model, select or {}, options, tell)
     if folder is not None:
         if update:
             raise UsageError(
@@ -105,15 +107,16 @@ def check(
 
         run = open_run(folder)
     else:
-        run = _measured(series, model, out, select, progress, options)
+        run = now.measured(out)
     side = side_of(run)
     if len(run.labels) > 1:
         tell.note(f"Of {len(run.labels)} checkpoints the newest is checked: {run.labels[-1]}.")
     if against is not None:
-        before = _side_with_floors(str(against), None, None, progress, options, tell)
+        other = _Subject(str(against), None, {}, options, tell)
+        before = other.side(other.measured())
     if update:
         assert file is not None
-        side = _floors(side, run, series, model, select, progress, options, tell)
+        side = now.side(run)
         verdict = None if before is None else compare(before, side, expectations, unpaired=unpaired)
         write_baseline(file, side)
         return Checked(verdict, run, side, file)
@@ -121,81 +124,59 @@ def check(
     return Checked(compare(before, side, expectations, unpaired=unpaired), run, side)
 
 
-def _measured(
-    series: Any,
-    model: Any,
-    out: str | Path | None,
-    select: Mapping[str, Any] | None,
-    progress: Progress | None,
-    options: Mapping[str, Any],
-) -> Run:
-    """A fresh measurement.
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured for one side of a check, and how."""
 
-    Raises:
-        CheckpointError: The newest checkpoint could not be measured.
-    """
-    from geoprobe.api import measure
+    series: Any
+    model: Any
+    select: Mapping[str, Any]
+    options: Mapping[str, Any]
+    progress: Progress
 
-    given = {"probes": ONE_PASS, "where_possible": "probes" not in options, **options}
-    run = measure(
-        series,
-        model=model,
-        out=out,
-        fresh=True,
-        select=select,
-        progress=progress,
-        command="check",
-        **given,
-    )
-    if run.failed:
-        raise CheckpointError("; ".join(run.failed.values()))
-    return run
+    def measured(self, out: str | Path | None = None, **changed: Any) -> Run:
+        """A fresh measurement, with some options otherwise.
 
+        Raises:
+            CheckpointError: The newest checkpoint could not be measured.
+        """
+        from geoprobe.api import measure
 
-def _side_with_floors(
-    series: Any,
-    model: Any,
-    select: Mapping[str, Any] | None,
-    progress: Progress | None,
-    options: Mapping[str, Any],
-    tell: Progress,
-) -> Side:
-    run = _measured(series, model, None, select, progress, options)
-    return _floors(side_of(run), run, series, model, select, progress, options, tell)
-
-
-def _floors(
-    side: Side,
-    run: Run,
-    series: Any,
-    model: Any,
-    select: Mapping[str, Any] | None,
-    progress: Progress | None,
-    options: Mapping[str, Any],
-    tell: Progress,
-) -> Side:
-    """The side with what other numerics do to it: another batch size, and half precision."""
-    batch = int(run.header["chosen"]["batch_size"] or 1)
-    other = max(1, batch // 3) if batch > 1 else 2
-    for what, changed in ((NUMERICS, {"batch_size": other}), (HALF, {"dtype": _HALF_DTYPE})):
-        if what == HALF and run.header["environment"]["dtype"] == _HALF_DTYPE:
-            continue
-        tell.note(
-            f"Measuring again for the floor ({', '.join(f'{k} {v}' for k, v in changed.items())})."
+        given = {**self.options, **changed}
+        run = measure(
+            self.series,
+            out=out,
+            fresh=True,
+            select=self.select,
+            progress=self.progress,
+            command="check",
+            **{"model": self.model, **scan_options(given.get("probes") or ()), **given},
         )
-        module, given = model, {**options, **changed}
-        if model is not None and what == HALF:
-            import torch
+        if run.failed:
+            raise CheckpointError("; ".join(run.failed.values()))
+        return run
 
-            module = copy.deepcopy(model).to(torch.bfloat16)
-            given.pop("dtype")
-        try:
-            again = _measured(series, module, None, select, progress, given)
-        except (CheckpointError, UsageError) as error:
-            tell.note(f"No floor of {what.replace('_', ' ')}: {error}")
-            continue
-        side = side.with_floors(what, floors_between(side, side_of(again)))
-    return side
+    def side(self, run: Run) -> Side:
+        """What a run measured, with what other numerics do to it: other batches, half precision."""
+        found = side_of(run)
+        batch = int(run.header["chosen"]["batch_size"] or 1)
+        other = max(1, batch // 3) if batch > 1 else 2
+        for what, changed in ((NUMERICS, {"batch_size": other}), (HALF, {"dtype": _HALF_DTYPE})):
+            if what == HALF and run.header["environment"]["dtype"] == _HALF_DTYPE:
+                continue
+            told = ", ".join(f"{k} {v}" for k, v in changed.items())
+            self.progress.note(f"Measuring again for the floor ({told}).")
+            if self.model is not None and what == HALF:
+                import torch
+
+                changed = {"model": copy.deepcopy(self.model).to(torch.bfloat16), "dtype": None}
+            try:
+                again = self.measured(None, **changed)
+            except (CheckpointError, UsageError) as error:
+                self.progress.note(f"No floor of {what.replace('_', ' ')}: {error}")
+                continue
+            found = found.with_floors(what, floors_between(found, side_of(again)))
+        return found
 
 
 def _of_baseline(before: Side, given: Mapping[str, Any], *, update: bool) -> dict[str, Any]:

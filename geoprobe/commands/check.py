@@ -11,7 +11,7 @@ import typer
 
 from geoprobe.commands import options as o
 from geoprobe.commands.measuring import default_out
-from geoprobe.commands.scan import Facts, Probes, Sae, TopK
+from geoprobe.commands.scan import Attention, Facts, Probes, Sae, TopK
 from geoprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def check(
         ),
     ] = None,
     probes: Probes = None,
+    attention: Attention = False,
     tokens: o.Tokens = None,
     sae: Sae = None,
     facts: Facts = None,
@@ -178,7 +179,10 @@ def check(
     for name in ("baseline", "update", "against", "unpaired", "config", "junit", "markdown"):
         given.pop(name)
     given.pop("everything")
+    given.pop("attention")
     asked = o.asked(given)
+    if attention:
+        asked["levels_only"] = False
     if probes is not None:
         asked["probes"] = o.words(probes)
     with Bars(quiet=quiet) as bars:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from geoprobe.commands import options as o
-from geoprobe.probes.registry import ONE_PASS
+from geoprobe.probes.registry import scan_options
 
 if TYPE_CHECKING:
     from geoprobe.api import Run
@@ -32,8 +32,9 @@ def run_verb(verb: str, given: Mapping[str, Any]) -> Run:
     series, out = given["series"], given["out"]
     probes: dict[str, Any] = {} if verb == "rank" else {"probes": (verb,)}
     if verb == "scan":
-        chosen = o.words(given["probes"])
-        probes = {"probes": chosen or ONE_PASS, "where_possible": not chosen}
+        attention = given["attention"]
+        given = {name: value for name, value in given.items() if name != "attention"}
+        probes = scan_options(o.words(given["probes"]), attention=attention)
     with Bars(quiet=given["quiet"]) as bars:
         found = measure(
             series,

@@ -22,6 +22,15 @@ Probes = Annotated[
         show_default=False,
     ),
 ]
+Attention = Annotated[
+    bool,
+    typer.Option(
+        "--attention",
+        help="Also what attention pays to sinks (scores, rates, masses) and how they form, which "
+        "takes further passes.",
+        rich_help_panel=_MEASURE,
+    ),
+]
 Sae = Annotated[
     list[str] | None,
     typer.Option(
@@ -61,6 +70,7 @@ TopK = Annotated[
 def scan(
     series: o.SeriesArgument,
     probes: Probes = None,
+    attention: Attention = False,
     tokens: o.Tokens = None,
     convention: o.Convention = None,
     drop_sinks: o.DropSinks = False,
@@ -99,7 +109,7 @@ def scan(
 ) -> None:
     """All one-pass measures of every checkpoint, in a single forward pass.
 
-    Spectra, attention sinks, neural collapse on next tokens, superposition: one run folder, one
-    report. What a model has not (attention, a head, MLPs) is left out with a word.
+    Spectra, sinks and their levels, neural collapse on next tokens, superposition: one run folder,
+    one report. What a model has not (attention, a head, MLPs) is left out with a word.
     """
     run_verb("scan", dict(locals()))

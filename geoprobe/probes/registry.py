@@ -30,6 +30,18 @@ ONE_PASS = ("spectrum", "sinks", "collapse", "superposition")
 """Probes that need nothing but a model and a text, and take one pass together."""
 
 
+def scan_options(probes: str | Sequence[str] = (), *, attention: bool = False) -> dict[str, Any]:
+    """Options of a scan: all that one pass can tell, or the probes that are named.
+
+    Args:
+        probes: Their names; none stands for `ONE_PASS`, as far as the model has what they need.
+        attention: Whether attention to sinks is measured too, which takes further passes.
+    """
+    chosen = (probes,) if isinstance(probes, str) else tuple(probes) or ONE_PASS
+    of_sinks = {"levels_only": not attention} if "sinks" in chosen else {}
+    return {"probes": chosen, "where_possible": not probes, **of_sinks}
+
+
 def choose_plans(
     probes: Sequence[str], options: Mapping[str, Any], usual: Mapping[str, Any] = {}
 ) -> tuple[list[Plan], dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import geoprobe
-from geoprobe.probes.registry import ONE_PASS
+from geoprobe.probes.registry import ONE_PASS, scan_options
 from tests.conftest import tiny_model, tiny_text, tiny_tokenizer
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -44,7 +44,7 @@ def test_the_readings_are_those_of_the_verbs_one_by_one(
 ) -> None:
     model = _saved(tmp_path / "model", "llama")
     given = (model, "--text", text, "--batch-size", 8, "--json")
-    code, out, err = cli("scan", *given, "--out", tmp_path / "scan")
+    code, out, err = cli("scan", *given, "--attention", "--out", tmp_path / "scan")
     assert code == 0, err
     whole = json.loads(out)
     assert whole["command"] == "scan"
@@ -74,9 +74,10 @@ def test_the_text_is_passed_once_for_all_probes(text: Path) -> None:
             seen[tuple(row[: row.index(1)] if 1 in row else row)] += 1  # 1 pads
 
     model.model.embed_tokens.register_forward_pre_hook(count)
-    # Attention to sinks is asked for once they are known: `sinks` alone has a second pass.
-    probes = tuple(probe for probe in ONE_PASS if probe != "sinks")
-    geoprobe.measure(model=model, tokenizer=tokenizer, text=str(text), probes=probes, batch_size=8)
+    run = geoprobe.measure(
+        model=model, tokenizer=tokenizer, text=str(text), batch_size=8, **scan_options()
+    )
+    assert set(run.readings["probe"]) == set(ONE_PASS)
     rows = [json.loads(line)["text"] for line in text.read_text().splitlines()]
     ids = [tuple(tokenizer(row)["input_ids"]) for row in rows]
     # By the first the order of sites is learnt, by the longest the memory that a batch takes.
