@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from geoprobe.reports import sinks, words
+from geoprobe.reports.lookup import findings_at, readings_at
 from geoprobe.reports.parts import Table
 from geoprobe.reports.subject import thinned
 
@@ -70,14 +72,16 @@ def has_collapse(run: Run) -> bool:
     return bool(run.labels) and any(f["kind"] == "classes" for f in run.findings)
 
 
-def values(run: Run) -> Mapping[str, Values]:
-    """Readings of collapse, by checkpoint; frames' distances by their previous layer alone."""
-    frame = run.readings.filter(pl.col("probe") == NAME)
-    found: dict[str, dict[At, dict[str, Any]]] = {label: {} for label in run.labels}
-    for row in frame.to_dicts():
-        of = row.get("of") or ""
-        at = At(row["data"], row["measure"], row["site"], row["labels"], of)
-        found[row["checkpoint"]].setdefault(at, row)
+_READ = ("data", "measure", "site", "labels", "of", "value", "stderr", "n", "reason")
+
+
+def values(run: Run, label: str) -> Values:
+    """Readings of collapse in a checkpoint; frames' distances by their previous layer alone."""
+    frame = readings_at(run, label).filter(pl.col("probe") == NAME)
+    found: dict[At, dict[str, Any]] = {}
+    for row in frame.select(name for name in _READ if name in frame.columns).to_dicts():
+        at = At(row["data"], row["measure"], row["site"], row["labels"], row.get("of") or "")
+        found.setdefault(at, row)
     return found
 
 
@@ -104,11 +108,7 @@ def reading(
 
 def findings_of(run: Run, label: str, kind: str) -> dict[str, dict[str, Any]]:
     """Findings of a kind in a checkpoint, by data set."""
-    return {
-        f["data"]: f
-        for f in run.findings
-        if f["kind"] == kind and f.get("checkpoint") == label and "data" in f
-    }
+    return {f["data"]: f for f in findings_at(run, label, kind) if "data" in f}
 
 
 def onsets(run: Run) -> list[dict[str, Any]]:
@@ -138,15 +138,14 @@ def collapse_tables(run: Run, most_sites: int | None = None) -> list[Table]:
     """
     if not has_collapse(run):
         return []
-    every = values(run)
-    label = run.labels[-1]
-    here = every[label]
+    here = values(run, run.labels[-1])
     found = []
     for data in data_sets(here):
         found += _by_site(run, here, data, most_sites)
     found += _classifier(run, here)
     if len(run.labels) > 1:
-        found += [_course(run, every, data) for data in data_sets(here)]
+        at = cache(partial(values, run))
+        found += [_course(run, at, data) for data in data_sets(here)]
     return [table for table in found if table.rows or table.note]
 
 
@@ -272,20 +271,21 @@ def _classifier(run: Run, here: Values) -> list[Table]:
     ]
 
 
-def _course(run: Run, every: Mapping[str, Values], data: str) -> Table:
-    newest = every[run.labels[-1]]
+def _course(run: Run, at: Callable[[str], Values], data: str) -> Table:
+    labels = run.labels
+    newest = at(labels[-1])
     measures = [
         m
         for m in _COURSE
         if any(
             row is not None and row["value"] is not None
-            for here in every.values()
-            for row in [reading(here, data, m)]
+            for label in labels
+            for row in [reading(at(label), data, m)]
         )
     ]
     rows = [
-        [run.labels[i], *(_cell(reading(every[run.labels[i]], data, m)) for m in measures)]
-        for i in thinned(len(run.labels), MOST_CHECKPOINTS)
+        [labels[i], *(_cell(reading(at(labels[i]), data, m)) for m in measures)]
+        for i in thinned(len(labels), MOST_CHECKPOINTS)
     ]
     null = [_cell(reading(newest, data, m, labels="permuted")) for m in measures]
     begun = any(f["data"] == data for f in onsets(run))
@@ -302,7 +302,7 @@ def _course(run: Run, every: Mapping[str, Values], data: str) -> Table:
 def collapse_summary(run: Run) -> str:
     """A few sentences on the newest checkpoint, and when collapse began."""
     label = run.labels[-1]
-    here = values(run)[label]
+    here = values(run, label)
     found = []
     for data in data_sets(here):
         classes = findings_of(run, label, "classes").get(data)
@@ -346,7 +346,7 @@ def collapse_figures(subject: Subject, name: str) -> list[dict[str, str]]:
     run = subject.runs[name]
     if not has_collapse(run):
         return []
-    here = values(run)[run.labels[-1]]
+    here = values(run, run.labels[-1])
     sets = data_sets(here)
     found = []
     for measure in _TOLD:

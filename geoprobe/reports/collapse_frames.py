@@ -74,7 +74,9 @@ def collapse_frames(subject: Subject) -> dict[str, pl.DataFrame]:
     """
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _FRAMES}
     runs = {name: run for name, run in subject.runs.items() if has_collapse(run)}
-    every = {name: values(run) for name, run in runs.items()}
+    every = {
+        name: {label: values(run, label) for label in run.labels} for name, run in runs.items()
+    }
     sets = set_numbers(every)
     matrices = sum(len(data_sets(here)) for found in every.values() for here in found.values())
     side = max(LEAST_CLASSES, min(MOST_CLASSES, math.isqrt(MOST_CELLS // max(1, matrices))))

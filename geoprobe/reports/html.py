@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from geoprobe.reports.relations_frames import relations_frames
 from geoprobe.reports.sinks import sink_frames
 from geoprobe.reports.spectra import gather
 from geoprobe.reports.subject import Subject
-from geoprobe.reports.superposition import superposition_frames
+from geoprobe.reports.superposition_frames import superposition_frames
 from geoprobe.reports.tables import Page, page
 from geoprobe.reports.thinning import fewer_steps, kept_readings
 
@@ -47,7 +49,8 @@ def write_report(runs: Sequence[Run], path: Path | str, *, verdict: Verdict | No
     if not runs:
         raise UsageError("A report needs at least one run.")
     file = Path(path)
-    text = render(Subject.of(runs), verdict)
+    with _uncollected():
+        text = render(Subject.of(runs), verdict)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_name(file.name + ".part")
@@ -78,7 +81,8 @@ def write_charts(runs: Sequence[Run], directory: Path | str, image: str = "png")
         raise UsageError(f"Charts are written as png or svg, not {image!r}.")
     folder = Path(directory)
     subject = Subject.of(runs)
-    parts, tables = _parts(subject)
+    with _uncollected():
+        parts, tables = _parts(subject)
     written = []
     for section in parts:
         for chart in section.charts:
@@ -116,9 +120,7 @@ def render(subject: Subject, verdict: Verdict | None = None) -> str:
                 else embed.chart_columns(frame, blob, kept.table.height)
                 for name, frame in tables.items()
             },
-            "titles": {
-                m: subject.panel_title(m) for m in subject.readings["measure"].unique().sort()
-            },
+            "titles": subject.panel_titles,
             "sections": [_described(section) for section in parts],
             "themes": {"light": theme.config(theme.LIGHT), "dark": theme.config(theme.DARK)},
         },
@@ -152,6 +154,22 @@ def render(subject: Subject, verdict: Verdict | None = None) -> str:
         )
     )
     return text
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without a search for cycles.
+
+    A long run is millions of objects, all of which stay; to go through them again and again would
+    take longer than to read them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _parts(subject: Subject, verdict: Verdict | None = None) -> tuple[list[Section], Tables]:

@@ -198,10 +198,7 @@ def rows(chart: Chart, section: Section, tables: Tables, titles: Mapping[str, st
 
 def filled(chart: Chart, section: Section, tables: Tables, subject: Subject) -> Filled:
     """A chart with the data it shows at first."""
-    titles = {
-        measure: subject.panel_title(measure) for measure in subject.readings["measure"].unique()
-    }
-    datasets = rows(chart, section, tables, titles)
+    datasets = rows(chart, section, tables, subject.panel_titles)
     marks = sum(len(records) for records in datasets.values()) * chart.marks_per_row
     chosen = {control.name: control.chosen.label for control in section.controls}
     heading = " · ".join(filter(None, (chosen.get(n, text) for n, text in chart.heading)))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from geoprobe.reports.theme import FONT
 
@@ -74,22 +75,23 @@ def _with_palette(image: bytes) -> bytes:
     if (pixels[..., 3] != 255).any():
         return image
     red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
-    colours, codes, counts = np.unique(
-        red << 16 | green << 8 | blue, return_inverse=True, return_counts=True
-    )
+    shown = (red << 16 | green << 8 | blue).reshape(-1)
+    # Many times as fast as np.unique, which sorts the pixels.
+    counted = pl.Series("colour", shown).value_counts().sort("colour")
+    colours, counts = counted["colour"].to_numpy(), counted["count"].to_numpy()
     each = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8)
     groups = _groups(each)
     # Of each group the colour that is there most, which is that of an even area.
     palette = np.stack([each[group[counts[group].argmax()]] for group in groups])
-    place = np.zeros(len(each), np.uint8)
+    place = np.zeros(1 << 24, np.uint8)
     for number, group in enumerate(groups):
-        place[group] = number
+        place[colours[group]] = number
     lines = np.zeros((height, width + 1), np.uint8)  # in front of each line, 0: as it is
-    lines[:, 1:] = place[codes].reshape(height, width)
+    lines[:, 1:] = place[shown].reshape(height, width)
     made = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
         (b"PLTE", palette.tobytes()),
-        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
+        (b"IDAT", zlib.compress(lines.tobytes(), 8)),
         (b"IEND", b""),
     ]
     return _SIGNATURE + b"".join(map(_chunk, made))

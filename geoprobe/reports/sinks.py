@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from geoprobe.reports import words
+from geoprobe.reports.lookup import findings_at, readings_at
 from geoprobe.reports.parts import Table
 from geoprobe.reports.subject import thinned
 
@@ -40,8 +41,8 @@ def sink_tables(run: Run) -> list[Table]:
 def sink_summary(run: Run) -> str:
     """One or two sentences on the newest checkpoint."""
     label = run.labels[-1]
-    primary = next(f for f in _of(run, label, "primary"))
-    stages, levels = _of(run, label, "stage"), _of(run, label, "level")
+    primary = next(f for f in findings_at(run, label, "primary"))
+    stages, levels = findings_at(run, label, "stage"), findings_at(run, label, "level")
     rest = _rest(run)
     rate = "" if rest is None else f"; position {rest['position']} has sink rate {_rate(rest)}"
     if not stages:
@@ -86,26 +87,18 @@ def _emergence(run: Run) -> str:
     return "".join(f" {f['message']}" for f in run.findings if f["kind"] == "emergence")
 
 
-def _of(run: Run, label: str, kind: str) -> list[dict[str, Any]]:
-    return [f for f in run.findings if f["kind"] == kind and f.get("checkpoint") == label]
-
-
 def _rate_rows(run: Run, label: str, site: str = "model") -> list[dict[str, Any]]:
-    frame = run.readings
+    frame = readings_at(run, label)
     if "position" not in frame.columns:
         return []
-    return frame.filter(
-        (pl.col("measure") == "sink_rate")
-        & (pl.col("site") == site)
-        & (pl.col("checkpoint") == label)
-    ).to_dicts()
+    return frame.filter((pl.col("measure") == "sink_rate") & (pl.col("site") == site)).to_dicts()
 
 
 def _rates(run: Run, label: str) -> Table:
     rows = _rate_rows(run, label)
     texts = list(dict.fromkeys(row["text"] for row in rows))
     positions = sorted({int(row["position"]) for row in rows})
-    primary = _of(run, label, "primary")[0]["position"]
+    primary = findings_at(run, label, "primary")[0]["position"]
     shown = [k for k in positions if k in (0, 1, 2, 3, primary)]
     by = {(row["text"], int(row["position"])): row for row in rows}
     eps = run.header.get("options", {}).get("eps", 0.3)
@@ -135,7 +128,7 @@ def _stages(run: Run, label: str) -> Table:
             words.number(stage["peak_norm"], 4),
             f"{words.number(stage['peak_ratio'])} x",
         ]
-        for stage in _of(run, label, "stage")
+        for stage in findings_at(run, label, "stage")
     ]
     note = "" if rows else f"{label}: no stage; the primary's norm never exceeds 2 medians."
     return Table(
@@ -148,7 +141,7 @@ def _stages(run: Run, label: str) -> Table:
 
 
 def _levels(run: Run, label: str) -> Table:
-    levels = _of(run, label, "level")
+    levels = findings_at(run, label, "level")
     rows = [
         [
             f"({level['l_start']}, {level['lifetime']})",
@@ -176,7 +169,7 @@ PARTS = ("input", "gate", "activation", "up", "product", "output")
 
 
 def _formation(run: Run, label: str) -> Table:
-    formed = _of(run, label, "formation")
+    formed = findings_at(run, label, "formation")
     rows = [
         [
             _group(found),
@@ -204,7 +197,7 @@ def _formation(run: Run, label: str) -> Table:
 def _causal(run: Run, label: str) -> Table:
     rows = []
     control: dict[str, float] = {}
-    for found in _of(run, label, "causal"):
+    for found in findings_at(run, label, "causal"):
         cells = [_group(found), str(found["layer"])]
         for what in ("sink_score", "loss"):
             of = found[what]
@@ -242,10 +235,10 @@ def _course(run: Run) -> Table:
     position = None if rest is None else int(rest["position"])
     for index in thinned(len(run.labels), MOST_CHECKPOINTS):
         label = run.labels[index]
-        primary = next(iter(_of(run, label, "primary")), None)
+        primary = next(iter(findings_at(run, label, "primary")), None)
         if primary is None:
             continue
-        stages, levels = _of(run, label, "stage"), _of(run, label, "level")
+        stages, levels = findings_at(run, label, "stage"), findings_at(run, label, "level")
         rate = next(
             (
                 row
@@ -279,9 +272,15 @@ def _course(run: Run) -> Table:
 
 
 _PLACE = {"run": pl.String, "checkpoint": pl.String, "index": pl.Int64}
+_SCORES = pl.Schema(
+    {
+        **_PLACE,
+        "text": pl.String,
+        **dict.fromkeys(("layer", "head", "position"), pl.Int64),
+        **dict.fromkeys(("value", "stderr"), pl.Float64),
+    }
+)
 _FRAMES: dict[str, dict[str, Any]] = {
-    "sink_scores": {"text": pl.String, "layer": pl.Int64, "head": pl.Int64, "position": pl.Int64}
-    | {"value": pl.Float64, "stderr": pl.Float64},
     "sink_norms": {"layer": pl.Int64, "what": pl.String, "norm": pl.Float64}
     | {"position": pl.Int64},
     "sink_stages": {"start": pl.Float64, "end": pl.Float64, "said": pl.String},
@@ -295,85 +294,102 @@ _FRAMES: dict[str, dict[str, Any]] = {
 
 def sink_frames(subject: Subject) -> dict[str, pl.DataFrame]:
     """What the charts of sinks draw: one row a mark, with `run`, `checkpoint` and `index`."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _FRAMES}
+    scores = [pl.DataFrame(schema=_SCORES)]
+    columns: dict[str, dict[str, list[Any]]] = {
+        table: {name: [] for name in {**_PLACE, **schema}} for table, schema in _FRAMES.items()
+    }
     for name, run in subject.runs.items():
         if not has_sinks(run):
             continue
+        scores.append(_scores(run).select(pl.lit(name).alias("run"), *list(_SCORES)[1:]))
         for index, label in enumerate(run.labels):
-            at = {"run": name, "checkpoint": label, "index": index}
             for table, found in _marks(run, label).items():
-                rows[table] += [{**at, **row} for row in found]
-    return {
-        name: pl.DataFrame(rows[name], schema={**_PLACE, **schema}, strict=False)
-        for name, schema in _FRAMES.items()
+                into = columns[table]
+                count = len(next(iter(found.values())))
+                for column, value in (("run", name), ("checkpoint", label), ("index", index)):
+                    into[column] += [value] * count
+                for column, values in found.items():
+                    into[column] += values
+    return {"sink_scores": pl.concat([f.cast(_SCORES, strict=False) for f in scores])} | {
+        table: pl.DataFrame(columns[table], schema={**_PLACE, **schema}, strict=False)
+        for table, schema in _FRAMES.items()
     }
 
 
-def _marks(run: Run, label: str) -> dict[str, list[dict[str, Any]]]:
-    """Rows of one checkpoint, by table."""
-    primary = next(iter(_of(run, label, "primary")), None)
+def _scores(run: Run) -> pl.DataFrame:
+    """Of each head the scores of the primary, at every checkpoint that has one."""
+    frame = run.readings
+    if "head" not in frame.columns:
+        return pl.DataFrame(schema=_SCORES)
+    primaries = [next(iter(findings_at(run, label, "primary")), None) for label in run.labels]
+    at = {i: int(found["position"]) for i, found in enumerate(primaries) if found is not None}
+    if not at:
+        return pl.DataFrame(schema=_SCORES)
+    primary = pl.col("index").replace_strict(at, default=None, return_dtype=pl.Int64)
+    layer = pl.col("site").str.strip_prefix("attention.").cast(pl.Int64).alias("layer")
+    found: pl.DataFrame = (
+        frame.filter(pl.col("measure") == "sink_score")
+        .filter(pl.col("position") == primary)
+        .with_columns(layer)
+    )
+    return found
+
+
+def _marks(run: Run, label: str) -> dict[str, dict[str, list[Any]]]:
+    """Columns of one checkpoint, by table."""
+    primary = next(iter(findings_at(run, label, "primary")), None)
     if primary is None:
         return {}
     position = int(primary["position"])
     arrays = run.arrays(label)
-    found: dict[str, list[dict[str, Any]]] = {}
-    frame = run.readings
-    if "head" in frame.columns:
-        scores = frame.filter(
-            (pl.col("measure") == "sink_score")
-            & (pl.col("checkpoint") == label)
-            & (pl.col("position") == position)
-        )
-        layer = pl.col("site").str.strip_prefix("attention.").cast(pl.Int64).alias("layer")
-        names = ("text", "head", "position", "value", "stderr")
-        found["sink_scores"] = scores.select(layer, *names).to_dicts()
     norms = {
-        "primary": arrays["sinks/candidate_norms"][:, position],
-        "median of the others": arrays["sinks/median_norm"],
+        "primary": arrays["sinks/candidate_norms"][:, position].tolist(),
+        "median of the others": arrays["sinks/median_norm"].tolist(),
     }
-    found["sink_norms"] = [
-        {"layer": layer, "what": what, "norm": float(f"{norm:.5g}"), "position": position}
-        for what, values in norms.items()
-        for layer, norm in enumerate(values)
-    ]
-    found["sink_stages"] = [
-        {
-            "start": stage["layer_start"] - 0.5,
-            "end": stage["layer_end"] - 0.5,
-            "said": _blocks(stage),
-        }
-        for stage in _of(run, label, "stage")
-    ]
-    found["sink_levels"] = [
-        {
-            **{key: level[key] for key in ("l_start", "lifetime", "count", "share")},
-            "tokens": " ".join(words.token_names(level)),
-            "norm": level["mean_norm"],
-            "score": level["sink_score"],
-        }
-        for level in _of(run, label, "level")
-    ]
-    found["sink_formation"] = [
-        {
-            "group": _group(group),
-            "layer": layer,
-            "cosine": float(f"{cosine:.4g}"),
-            "length": float(f"{length:.4g}"),
-        }
-        for group in _of(run, label, "formation")[:MOST_FORMED]
+    stages = findings_at(run, label, "stage")
+    levels = findings_at(run, label, "level")
+    formed = [
+        (_group(group), layer, cosine, length)
+        for group in findings_at(run, label, "formation")[:MOST_FORMED]
         for layer, (cosine, length) in enumerate(
             arrays[
                 f"sinks/formation/{group['of']}-{group['l_start']}-{group['lifetime']}"
             ].T.tolist()
         )
     ]
-    strip = next(iter(_of(run, label, "strip")), None)
+    found: dict[str, dict[str, list[Any]]] = {
+        "sink_norms": {
+            "layer": [layer for values in norms.values() for layer in range(len(values))],
+            "what": [what for what, values in norms.items() for _ in values],
+            "norm": [float(f"{norm:.5g}") for values in norms.values() for norm in values],
+            "position": [position for values in norms.values() for _ in values],
+        },
+        "sink_stages": {
+            "start": [stage["layer_start"] - 0.5 for stage in stages],
+            "end": [stage["layer_end"] - 0.5 for stage in stages],
+            "said": [_blocks(stage) for stage in stages],
+        },
+        "sink_levels": {
+            **{k: [f[k] for f in levels] for k in ("l_start", "lifetime", "count", "share")},
+            "tokens": [" ".join(words.token_names(level)) for level in levels],
+            "norm": [level["mean_norm"] for level in levels],
+            "score": [level["sink_score"] for level in levels],
+        },
+        "sink_formation": {
+            "group": [group for group, _, _, _ in formed],
+            "layer": [layer for _, layer, _, _ in formed],
+            "cosine": [float(f"{cosine:.4g}") for _, _, cosine, _ in formed],
+            "length": [float(f"{length:.4g}") for _, _, _, length in formed],
+        },
+    }
+    strip = next(iter(findings_at(run, label, "strip")), None)
     if strip is not None:
-        found["sink_strip"] = [
-            {"layer": layer, "place": place, "token": token, "mass": float(f"{mass:.4g}")}
-            for layer, masses in enumerate(arrays["sinks/strip"])
-            for place, (token, mass) in enumerate(
-                zip(words.token_names(strip), masses, strict=True)
-            )
-        ]
+        tokens, masses = words.token_names(strip), arrays["sinks/strip"].tolist()
+        assert all(len(tokens) == len(of_layer) for of_layer in masses)
+        found["sink_strip"] = {
+            "layer": [layer for layer, of_layer in enumerate(masses) for _ in of_layer],
+            "place": [place for of_layer in masses for place in range(len(of_layer))],
+            "token": tokens * len(masses),
+            "mass": [float(f"{mass:.4g}") for of_layer in masses for mass in of_layer],
+        }
     return found

@@ -326,6 +326,11 @@ class Subject:
         unit = "" if card.unit in ("1", "") else f"({card.unit})"
         return f"{card.title}\n{symbol} {unit}".strip()
 
+    @cached_property
+    def panel_titles(self) -> dict[str, str]:
+        """Of all measures that were read, in the order of their names."""
+        return {m: self.panel_title(m) for m in self.readings["measure"].unique().sort()}
+
     def symbol(self, measure: str) -> str:
         """The symbol of a measure, for a column head."""
         card = self.card(measure)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
-from geoprobe.measures.superposition import PLATEAUS
 from geoprobe.reports import collapse, features, sinks, words
-from geoprobe.reports.features_frames import frames_of, schema
+from geoprobe.reports.lookup import findings_at, readings_at
 from geoprobe.reports.parts import Table
 from geoprobe.reports.subject import thinned
 
@@ -24,8 +21,6 @@ NAME = "superposition"
 MOST_CHECKPOINTS = 24
 MOST_SAID = 3
 """Plateaus that are told under a table of the terminal."""
-MOST_BARS = 60_000
-"""Bars of all histograms together; where there would be more, only the newest checkpoint's."""
 WEIGHTS = {
     "dimensionality": "Dimensions of a feature,\nmean of D",
     "dimensionality_sum": "Dimensions of all features,\nsum of D",
@@ -42,13 +37,7 @@ _NULLS = {"weights": "gaussian", "activations": "rotated"}
 _STREAM = "residual stream"
 _ENDS = {"embedding": -2, "embed": -1, "final": 10**6, "unembedding": 10**6 + 1}
 _NUMBERED = re.compile(r"([a-z]+(?:\.[a-z]+)*)\.(\d+)(\.T)?")
-_NAMES = {1 / 2: "1/2 digon", 2 / 3: "2/3 triangle", 2 / 5: "2/5 pentagon"}
-_NAMES |= {
-    3 / 4: "3/4 tetrahedron",
-    3 / 8: "3/8 square antiprism",
-    1.0: "1 alone",
-    0.0: "0 not represented",
-}
+_READ = ("of", "site", "measure", "rows", "basis", "convention", "value", "stderr", "n", "reason")
 
 
 class At(NamedTuple):
@@ -70,19 +59,36 @@ def has_superposition(run: Run) -> bool:
     return bool(run.labels) and (run.readings["probe"] == NAME).any()
 
 
-def values(run: Run) -> Mapping[str, Values]:
-    """Readings by checkpoint."""
-    found: dict[str, dict[At, dict[str, Any]]] = {label: {} for label in run.labels}
-    for row in run.readings.filter(pl.col("probe") == NAME).to_dicts():
+def values(run: Run, label: str, sites: Collection[str] | None = None) -> Values:
+    """Readings of a checkpoint, of some sites or of all."""
+    frame = readings_at(run, label).filter(pl.col("probe") == NAME)
+    if sites is not None:
+        frame = frame.filter(pl.col("site").is_in(sites))
+    found: dict[At, dict[str, Any]] = {}
+    for row in frame.select(name for name in _READ if name in frame.columns).to_dicts():
         line = row.get("rows") or row.get("basis") or "given"
         at = At(row["of"], row["site"], row["measure"], line, row["convention"])
-        found[row["checkpoint"]].setdefault(at, row)
+        found.setdefault(at, row)
     return found
 
 
-def places_of(every: Mapping[str, Values], of: str) -> list[str]:
-    """Matrices, or sites of activations, in order of depth where all have one."""
-    found = list(dict.fromkeys(at.site for here in every.values() for at in here if at.of == of))
+def places_of(runs: Iterable[Run], of: str) -> list[str]:
+    """Matrices, or sites of activations, of all checkpoints, in order of depth."""
+    here = (pl.col("probe") == NAME) & (pl.col("of") == of)
+    site = pl.col("site").unique(maintain_order=True)
+    # Lazily, so that no other column of a long table is gone through.
+    found = [run.readings.lazy().filter(here).select(site).collect() for run in runs]
+    return _in_depth(name for frame in found for name in frame["site"])
+
+
+def places_at(here: Values, of: str) -> list[str]:
+    """The same of one checkpoint."""
+    return _in_depth(at.site for at in here if at.of == of)
+
+
+def _in_depth(sites: Iterable[str]) -> list[str]:
+    """Each once, in order of depth where all have one."""
+    found = list(dict.fromkeys(sites))
     depths = {site: _depth(site) for site in found}
     return sorted(found, key=lambda s: depths[s] or 0) if all(depths.values()) else found
 
@@ -114,10 +120,10 @@ def superposition_tables(run: Run, most_sites: int | None = None) -> list[Table]
     """
     if not has_superposition(run):
         return []
-    every = values(run)
-    found = [*_matrices(run, every, most_sites), _bases(run, every, most_sites)]
+    here = values(run, run.labels[-1])
+    found = [*_matrices(run, here, most_sites), _bases(run, here, most_sites)]
     if len(run.labels) > 1:
-        found.append(_course(run, every))
+        found.append(_course(run))
     return [table for table in found if table.rows]
 
 
@@ -158,17 +164,16 @@ def _table(
     return Table(title, heads, left, rows, " ".join(filter(None, said)))
 
 
-def _matrices(run: Run, every: Mapping[str, Values], most: int | None) -> Iterator[Table]:
+def _matrices(run: Run, here: Values, most: int | None) -> Iterator[Table]:
     label = run.labels[-1]
-    here = every[label]
     by_kind: dict[str, list[str]] = {}
-    for site in places_of({label: here}, "weights"):
+    for site in places_at(here, "weights"):
         by_kind.setdefault(kind_and_place(site)[0], []).append(site)
     single = [s for sites in by_kind.values() if len(sites) == 1 for s in sites]
     tables = {k: s for k, s in by_kind.items() if len(s) > 1}
     tables = ({"": single} if single else {}) | tables
-    plateaus = _of(run, label, "plateau")
-    closest = {f["site"]: f for f in _of(run, label, "closest")}
+    plateaus = findings_at(run, label, "plateau")
+    closest = {f["site"]: f for f in findings_at(run, label, "closest")}
     for place, (kind, sites) in enumerate(tables.items()):
         shown = [sites[i] for i in thinned(len(sites), most)]
 
@@ -223,15 +228,10 @@ def _pair(found: Mapping[str, Any] | None) -> str:
     return " and ".join(f"{row:,}" for row in found["rows"])
 
 
-def _of(run: Run, label: str, kind: str) -> list[dict[str, Any]]:
-    return [f for f in run.findings if f["kind"] == kind and f.get("checkpoint") == label]
-
-
-def _bases(run: Run, every: Mapping[str, Values], most: int | None) -> Table:
+def _bases(run: Run, here: Values, most: int | None) -> Table:
     label = run.labels[-1]
-    here = every[label]
     by_kind: dict[str, list[str]] = {}
-    for site in places_of({label: here}, "activations"):
+    for site in places_at(here, "activations"):
         by_kind.setdefault(kind_and_place(site)[0], []).append(site)
     shown = [sites[i] for sites in by_kind.values() for i in thinned(len(sites), most)]
 
@@ -254,19 +254,24 @@ def _bases(run: Run, every: Mapping[str, Values], most: int | None) -> Table:
     return _table(f"Coordinates of the activations, {label}", "site", shown, columns, note)
 
 
-def _mains(every: Mapping[str, Values]) -> tuple[str | None, str | None]:
+def _mains(weights: Sequence[str], activations: Sequence[str]) -> tuple[str | None, str | None]:
     """The matrix and the site of activations to look at first: the last block's neurons."""
     found = []
-    for of, kind in (("weights", "mlp.out"), ("activations", "neurons")):
-        sites = places_of(every, of)
+    for sites, kind in ((weights, "mlp.out"), (activations, "neurons")):
         best = [s for s in sites if kind_and_place(s)[0] == kind]
         found.append(next(reversed(best or sites), None))
     return found[0], found[1]
 
 
-def _course(run: Run, every: Mapping[str, Values]) -> Table:
-    matrix, site = _mains(every)
+def _mains_at(here: Values) -> tuple[str | None, str | None]:
+    return _mains(places_at(here, "weights"), places_at(here, "activations"))
+
+
+def _course(run: Run) -> Table:
+    matrix, site = _mains(places_of([run], "weights"), places_of([run], "activations"))
     labels = [run.labels[i] for i in thinned(len(run.labels), MOST_CHECKPOINTS)]
+    mains = [place for place in (matrix, site) if place is not None]
+    every = {label: values(run, label, mains) for label in labels}
 
     def column(of: str, place: str | None, measure: str) -> list[dict[str, Any] | None]:
         if place is None:
@@ -290,10 +295,9 @@ def _course(run: Run, every: Mapping[str, Values]) -> Table:
 def superposition_summary(run: Run) -> str:
     """A sentence or two on the newest checkpoint."""
     label = run.labels[-1]
-    every = {label: values(run)[label]}
-    here = every[label]
+    here = values(run, label)
     parts: list[str] = []
-    matrix, site = _mains(every)
+    matrix, site = _mains_at(here)
     for place in dict.fromkeys((matrix, "embedding")):
         row = here.get(At("weights", place or "", "dimensionality"))
         if row is None or row["value"] is None:
@@ -311,7 +315,7 @@ def superposition_summary(run: Run) -> str:
         times = words.with_error(row["value"], row["stderr"])
         basis = f"the top 1 % of coordinates of {site} have {times} times the variance of random"
         said = "; ".join(filter(None, [said, f"{basis} ones{beside}"]))
-    plateaus = _of(run, label, "plateau")
+    plateaus = findings_at(run, label, "plateau")
     found = len({f["site"] for f in plateaus if f["dimensionality"]})
     if found:
         said += f"; features gather at plateaus in {words.count(found, 'matrix', 'matrices')}"
@@ -338,8 +342,8 @@ def superposition_figures(subject: Subject, name: str) -> list[dict[str, str]]:
     run = subject.runs[name]
     if not has_superposition(run):
         return []
-    here = values(run)[run.labels[-1]]
-    matrix, site = _mains({"": here})
+    here = values(run, run.labels[-1])
+    matrix, site = _mains_at(here)
     found = []
     for of, place, measure, null in (
         ("weights", matrix, "dimensionality", "Gaussian rows"),
@@ -365,97 +369,3 @@ def superposition_figures(subject: Subject, name: str) -> list[dict[str, str]]:
             }
         )
     return found
-
-
-_FRAMES = {
-    "superposition_values": schema("of site kind place measure line", "x value stderr", "n"),
-    "superposition_bars": schema("site", "low high", "features"),
-    "superposition_means": schema("site what", "value"),
-    "superposition_gathered": schema("site said", "value"),
-    "superposition_plateaus": schema("name", "value"),
-}
-
-
-def superposition_frames(subject: Subject) -> dict[str, pl.DataFrame]:
-    """The tables behind the charts; `line` is `given`, `null` or `bound`."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _FRAMES}
-    runs = {name: run for name, run in subject.runs.items() if has_superposition(run)}
-    every = {name: values(run) for name, run in runs.items()}
-    if runs:
-        rows["superposition_plateaus"] = [
-            {"value": value, "name": _NAMES[value]} for value in sorted(PLATEAUS.values())
-        ]
-    for name, run in runs.items():
-        for index, (label, here) in enumerate(every[name].items()):
-            at = {"run": name, "checkpoint": label, "index": index}
-            x = subject.x_of(run, index)
-            found = {
-                "superposition_values": [{"x": x, **row} for row in _marks(here)],
-                "superposition_bars": list(_bars(run, label, here)),
-                "superposition_means": list(_means(here)),
-                "superposition_gathered": [
-                    {
-                        "site": f["site"],
-                        "value": f["dimensionality"],
-                        "said": f"{100 * f['share']:.0f} % here",
-                    }
-                    for f in _of(run, label, "plateau")
-                ],
-            }
-            for table, marks in found.items():
-                rows[table] += [{**at, **row} for row in marks]
-    if len(rows["superposition_bars"]) > MOST_BARS:
-        last = {name: len(run.labels) - 1 for name, run in runs.items()}
-        for table in ("superposition_bars", "superposition_means", "superposition_gathered"):
-            rows[table] = [row for row in rows[table] if row["index"] == last[row["run"]]]
-    return frames_of(rows, _FRAMES)
-
-
-def _marks(here: Values) -> Iterator[dict[str, Any]]:
-    """Values, their nulls and their bounds."""
-    bounds = {
-        "dimensionality_sum": "matrix_rank",
-        "interference": "welch_bound",
-        "coherence": "welch_bound",
-    }
-    titles = {"weights": WEIGHTS, "activations": ACTIVATIONS}
-    for at, row in here.items():
-        title = titles.get(at.of, {}).get(at.measure)
-        if title is None or row["value"] is None:
-            continue
-        kind, place = kind_and_place(at.site)
-        mark = {"of": at.of, "site": at.site, "kind": kind, "place": place, "measure": title}
-        line = "given" if at.line == "given" else "null"
-        yield {**mark, "line": line, **{k: row[k] for k in ("value", "stderr", "n")}}
-        if line == "given" and at.measure in bounds:
-            bound = here.get(At(at.of, at.site, bounds[at.measure]))
-            if bound is not None and bound["value"] is not None:
-                value = bound["value"] if at.measure != "coherence" else math.sqrt(bound["value"])
-                yield {**mark, "line": "bound", "value": value, "n": row["n"]}
-
-
-def _bars(run: Run, label: str, here: Values) -> Iterator[dict[str, Any]]:
-    """How many features of a matrix have which dimensionality; fewer features, wider bins."""
-    arrays = run.arrays(label)
-    for site in places_of({label: here}, "weights"):
-        counts = arrays.get(f"{NAME}/{site}/dimensionality_counts")
-        if counts is None:
-            continue
-        total = int(counts.sum())
-        bins = next(b for b, most in ((50, 500), (100, 5000), (200, math.inf)) if total <= most)
-        if len(counts) % bins == 0:
-            counts = np.asarray(counts).reshape(bins, -1).sum(1)
-        for place in np.flatnonzero(counts).tolist():
-            yield {
-                "site": site,
-                "low": round(place / len(counts), 4),
-                "high": round((place + 1) / len(counts), 4),
-                "features": int(counts[place]),
-            }
-
-
-def _means(here: Values) -> Iterator[dict[str, Any]]:
-    for at, row in here.items():
-        if at.measure == "dimensionality" and row["value"] is not None:
-            what = "mean" if at.line == "given" else "mean of Gaussian rows"
-            yield {"site": at.site, "what": what, "value": float(f"{row['value']:.5g}")}

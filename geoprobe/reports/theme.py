@@ -6,7 +6,7 @@ import base64
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -38,6 +38,12 @@ DARK = {
     "grid": "#33383e",
     "line": "#6f767d",
 }
+
+
+_WORD = re.compile(r"\w+")
+_SHAPE = re.compile(r"<(?:path|rect|line|circle) [^<>]*/>")
+_HIDDEN = re.compile(r'<text [^<>]* opacity="0"[^<>]*>[^<>]*</text>')
+"""Labels that gave way to others."""
 
 
 def config(colours: Mapping[str, str]) -> dict[str, Any]:
@@ -80,40 +86,84 @@ def config(colours: Mapping[str, str]) -> dict[str, Any]:
 def picture(spec: dict[str, Any], *, marks: int, width: int) -> str:
     """A static picture of a chart as a data URI: SVG, or PNG for many marks."""
     if marks > MOST_SVG_MARKS:
-        return "data:image/png;base64," + base64.b64encode(png(spec, width, scale=1.5)).decode()
+        image = _rastered(spec, width, 1.5)
+        return "data:image/png;base64," + base64.b64encode(image).decode()
     return "data:image/svg+xml;base64," + base64.b64encode(svg(spec, width).encode()).decode()
 
 
 def svg(spec: dict[str, Any], width: int) -> str:
     """A chart as SVG that follows the reader's light or dark paper."""
-    from vl_convert import vegalite_to_svg
-
-    text: str = vegalite_to_svg(
-        _sized(spec, width),
-        vl_version=VEGA_LITE,
-        config={
-            **config(LIGHT),
-            "aria": False,
-        },  # the caption describes it; labels a mark are large
-        allowed_base_urls=[],
-    )
-    text = _renumbered(text)
+    text = _renumbered(_drawn(spec, width, config(LIGHT)))
     start = text.index(">") + 1
     return f"{text[:start]}<style>{_dark_rules()}</style>{text[start:]}"
 
 
 def png(spec: dict[str, Any], width: int, *, scale: float = 2) -> bytes:
     """A chart as PNG on white paper."""
-    from vl_convert import vegalite_to_png
+    return _deflated(_rastered(spec, width, scale))
 
-    image: bytes = vegalite_to_png(
-        _sized(spec, width),
+
+def _rastered(spec: dict[str, Any], width: int, scale: float) -> bytes:
+    from vl_convert import svg_to_png
+
+    text = _drawn(spec, width, {**config(LIGHT), "background": "white"})
+    text = _SHAPE.sub(_without_layer, _HIDDEN.sub("", text))
+    image: bytes = svg_to_png(text, scale=scale)
+    return image
+
+
+def _drawn(spec: dict[str, Any], width: int, colours: dict[str, Any]) -> str:
+    from vl_convert import vegalite_to_svg
+
+    text: str = vegalite_to_svg(
+        _seen(spec) | ({"width": width} if spec.get("width") == "container" else {}),
         vl_version=VEGA_LITE,
-        config={**config(LIGHT), "background": "white"},
-        scale=scale,
+        config={**colours, "aria": False},  # the caption describes it; labels a mark are large
         allowed_base_urls=[],
     )
-    return _deflated(image)
+    return text
+
+
+def _seen(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification without what no picture shows: tooltips, and columns that it never names.
+
+    Fields of tooltips would group what a chart counts or sums, but no chart leaves that to Vega.
+    """
+    own = {name: part for name, part in spec.items() if name != "datasets"}
+    seen: dict[str, Any] = _without_tooltips(own)
+    named = set(_words(seen))
+    seen["datasets"] = {
+        name: [{k: v for k, v in row.items() if named.issuperset(_words(k))} for row in rows]
+        for name, rows in spec.get("datasets", {}).items()
+    }
+    return seen
+
+
+def _without_tooltips(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {k: _without_tooltips(value) for k, value in part.items() if k != "tooltip"}
+    return [_without_tooltips(value) for value in part] if isinstance(part, list) else part
+
+
+def _words(part: Any) -> Iterator[str]:
+    """All words of all texts, those of expressions among them."""
+    if isinstance(part, str):
+        yield from _WORD.findall(part)
+    elif isinstance(part, dict | list):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _words(inner)
+
+
+def _without_layer(shape: re.Match[str]) -> str:
+    """A shape that is only filled, or only drawn round, with the opacity of just that.
+
+    Of what has an opacity as a whole the renderer makes a layer, which takes long.
+    """
+    tag = shape[0]
+    kinds = [kind for kind in ("fill", "stroke") if f' {kind}="' in tag]
+    if len(kinds) != 1 or "-opacity=" in tag:
+        return tag
+    return tag.replace(' opacity="', f' {kinds[0]}-opacity="')
 
 
 def _deflated(image: bytes) -> bytes:
@@ -162,10 +212,6 @@ def _renumbered(text: str) -> str:
         return f"{before}{kind}{known.setdefault(kind + old, str(len(known)))}"
 
     return re.sub(r'( id="|"url\(#)(gradient_|clip)(\d+)(?=["\)])', anew, text)
-
-
-def _sized(spec: dict[str, Any], width: int) -> dict[str, Any]:
-    return {**spec, "width": width} if spec.get("width") == "container" else spec
 
 
 def _dark_rules() -> str:

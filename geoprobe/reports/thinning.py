@@ -61,21 +61,23 @@ def kept_readings(readings: pl.DataFrame, keys: Sequence[str]) -> Kept:
 
 def _fewer(readings: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, str]:
     """The readings that fit, and which those are."""
-    given = [pl.col(key).is_not_null().alias(f"has {key}") for key in keys]
-    kind = ["measure", *(f"has {key}" for key in keys)]
-    large = pl.len().over(kind) >= readings.height * LARGE
-    frame = readings.with_columns(given).with_columns(large=large)
+    given = [pl.col(key).is_not_null().cast(pl.UInt64) * 2**i for i, key in enumerate(keys)]
+    has = pl.sum_horizontal(pl.lit(0, pl.UInt64), *given)
+    frame = readings.with_columns(has=has).with_columns(
+        large=pl.len().over("measure", "has") >= readings.height * LARGE
+    )
     many = int(frame["large"].sum())
-    whole = readings.select(_AT).n_unique()
+    there = readings.select(_AT).unique(maintain_order=True)
     few, others = LADDER[-1]
     for few, others in LADDER:
-        shares = [_some(readings, most).height / whole if most else 1.0 for most in (few, others)]
+        counts = [_some(there, most).height if most else there.height for most in (few, others)]
+        shares = [count / there.height for count in counts]
         if many * shares[0] + (readings.height - many) * shares[1] <= MOST_READINGS:
             break
     shown = pl.lit(value=True) if not others else pl.col("others").is_not_null()
     table = (
-        frame.join(_some(readings, few, "few"), on=_AT, how="left", maintain_order="left")
-        .join(_some(readings, others or few, "others"), on=_AT, how="left", maintain_order="left")
+        frame.join(_some(there, few, "few"), on=_AT, how="left", maintain_order="left")
+        .join(_some(there, others or few, "others"), on=_AT, how="left", maintain_order="left")
         .filter(pl.when("large").then(pl.col("few").is_not_null()).otherwise(shown))
         .select(readings.columns)
     )
@@ -85,9 +87,8 @@ def _fewer(readings: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, s
     return table, ", ".join(said)
 
 
-def _some(readings: pl.DataFrame, most: int, name: str = "shown") -> pl.DataFrame:
+def _some(there: pl.DataFrame, most: int, name: str = "shown") -> pl.DataFrame:
     """At most so many checkpoints of each run, evenly, the first and the last among them."""
-    there = readings.select(_AT).unique(maintain_order=True)
     kept = [
         own[thinned(own.height, most)] for own in there.partition_by("run", maintain_order=True)
     ]

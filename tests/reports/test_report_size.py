@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import base64
+import gc
+import json
 import math
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,9 +24,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks import report as benchmark
-from geoprobe.reports import collapse_frames, embed, html, pictures, superposition, theme, thinning
+from geoprobe.reports import (
+    collapse_frames,
+    embed,
+    html,
+    pictures,
+    superposition_frames,
+    theme,
+    thinning,
+)
 from geoprobe.reports.html import render, write_report
-from geoprobe.reports.parts import rows
+from geoprobe.reports.parts import filled, rows
 from geoprobe.reports.subject import Subject
 from geoprobe.reports.thinning import fewer_steps, kept_readings
 from tests.reports.browser import CHROMIUM, Browser
@@ -301,6 +312,64 @@ def test_an_svg_draws_the_same_and_is_smaller() -> None:
     assert np.abs(drawn[0] - drawn[1]).max() <= 2  # a thousandth of a pixel
 
 
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], int]]:
+    """Charts of every probe of a scan, with the width of their pictures."""
+    run = benchmark.make_scan_run(tmp_path_factory.mktemp("run") / "run", 5, 3, 2)
+    subject = Subject.of([run])
+    parts, tables = html._parts(subject)
+    return {
+        chart.name: (filled(chart, section, tables, subject).spec, chart.width)
+        for section in parts
+        for chart in section.charts
+    }
+
+
+def test_a_picture_is_the_same_without_what_it_does_not_show(
+    monkeypatch: pytest.MonkeyPatch, shown: dict[str, tuple[dict[str, Any], int]]
+) -> None:
+    assert len(shown) > 20
+    lean = {name: theme.svg(*chart) for name, chart in shown.items()}
+    for spec, _ in shown.values():
+        seen = theme._seen(spec)
+        assert "tooltip" in json.dumps(spec)
+        assert "tooltip" not in json.dumps(seen)
+        assert len(json.dumps(seen)) < 0.9 * len(json.dumps(spec))
+    monkeypatch.setattr(theme, "_seen", lambda spec: spec)
+    for name, chart in shown.items():
+        assert theme.svg(*chart) == lean[name], name
+
+
+def test_pngs_are_drawn_without_layers_to_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, shown: dict[str, tuple[dict[str, Any], int]]
+) -> None:
+    for name in ("spectra", "superposition-depth", "collapse-nc2", "heatmap"):
+        spec, width = shown[name]
+        plain, fast = [], theme.picture(spec, marks=501, width=width)
+        with monkeypatch.context() as patch:
+            patch.setattr(theme, "_without_layer", lambda shape: shape[0])
+            patch.setattr(theme, "_HIDDEN", re.compile("(?!)"))
+            plain = theme.picture(spec, marks=501, width=width)
+        difference = np.abs(_png(fast) - _png(plain))
+        assert difference.max() <= 16, name
+        assert difference.mean() < 0.1, name
+
+
+@pytest.mark.parametrize(
+    ("tag", "wanted"),
+    [
+        ('<path d="M0" stroke="#000" opacity="0.3"/>', "stroke-opacity"),
+        ('<path fill="#000" stroke-width="2" opacity="0.3"/>', "fill-opacity"),
+        ('<path fill="#000" stroke="#000" opacity="0.3"/>', None),
+        ('<path fill="#000" fill-opacity="0.5" opacity="0.3"/>', None),
+        ('<path d="M0" opacity="0.3"/>', None),
+    ],
+)
+def test_only_shapes_of_one_colour_lose_their_layer(tag: str, wanted: str | None) -> None:
+    changed = tag if wanted is None else tag.replace(" opacity", f" {wanted}")
+    assert theme._SHAPE.sub(theme._without_layer, tag) == changed
+
+
 def test_any_other_picture_stays_as_it_is() -> None:
     assert pictures.lean("data:,x") == "data:,x"
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8))
@@ -308,6 +377,52 @@ def test_any_other_picture_stays_as_it_is() -> None:
     noise.save(stream, "png")
     foreign = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
     assert pictures.lean(foreign) == foreign
+
+
+# --- time --------------------------------------------------------------------------------------
+
+
+def test_the_collector_is_as_before_also_after_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", steps=(0, 1), blocks=1)
+    collecting = []
+    monkeypatch.setattr(html, "render", lambda *given: collecting.append(gc.isenabled()) or "")
+    write_report([run], tmp_path / "r.html")
+    assert (collecting, gc.isenabled()) == ([False], True)
+    monkeypatch.setattr(html, "render", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report([run], tmp_path / "r.html")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            write_report([run], tmp_path / "r.html")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_some_rows_tell_where_a_table_is_smaller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embed, "MOST_PLAIN", 1)
+    draw = np.random.default_rng(0)
+    walk = np.cumsum(draw.normal(0, 0.001, (200, 30)), 0) + 5
+    many = pl.DataFrame(
+        {
+            "index": np.repeat(np.arange(200), 30),
+            "site": [f"block.{i}" for i in range(30)] * 200,
+            "value": walk.reshape(-1),
+        }
+    )
+    few = pl.DataFrame({"index": [0] * 6000, "value": [0.5, 0.25] * 3000})
+    for frame, dense in ((many, True), (few, False)):
+        for tried in (10, 100, 10**6):
+            monkeypatch.setattr(embed, "TRIED", tried)
+            blob = embed.Blob()
+            assert ("what" in embed.chart_columns(frame, blob, 10)) == dense
+            assert bool(blob.bytes()) == dense
 
 
 # --- growth ------------------------------------------------------------------------------------
@@ -325,13 +440,13 @@ def _scaled(patch: pytest.MonkeyPatch, checkpoints: int) -> None:
     patch.setattr(thinning, "MOST_STEPS", round(24 * share))
     patch.setattr(collapse_frames, "MOST_CELLS", int(40_000 * share))
     patch.setattr(collapse_frames, "MOST_POINTS", int(20_000 * share))
-    patch.setattr(superposition, "MOST_BARS", int(60_000 * share))
+    patch.setattr(superposition_frames, "MOST_BARS", int(60_000 * share))
 
 
 def test_a_report_of_150_checkpoints_and_33_layers_stays_below_5_mb(tmp_path: Path) -> None:
     """Pictures and words of a short run, and its growth with a longer one.
 
-    The benchmark writes the long one: 4.3 MB.
+    The benchmark writes the long one: 4.4 MB.
     """
     sizes = {}
     for checkpoints in (12, 25):

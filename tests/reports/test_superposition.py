@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from geoprobe.measures.superposition import PLATEAUS
-from geoprobe.reports import html, superposition
+from geoprobe.reports import html, superposition_frames
 from geoprobe.reports.html import write_charts, write_report
 from geoprobe.reports.parts import Filled
 from geoprobe.reports.subject import Subject
@@ -307,7 +307,7 @@ def test_one_checkpoint_and_weights_or_activations_alone(tmp_path: Path) -> None
 def test_too_many_bars_leave_the_newest_checkpoint(
     series: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(superposition, "MOST_BARS", 20)
+    monkeypatch.setattr(superposition_frames, "MOST_BARS", 20)
     chart = charts_of(series)["superposition-features"]
     assert {r["checkpoint"] for r in rows_of(chart, "bars")} == {"step64"}
     section = next(s for s in html._parts(Subject.of([series]))[0] if s.name == "superposition")

@@ -164,7 +164,7 @@ def _over_training(subject: Subject, frames: Frames) -> list[Chart]:
         why
         for run in subject.runs.values()
         if has_collapse(run)
-        for here in [values(run)[run.labels[-1]]]
+        for here in [values(run, run.labels[-1])]
         for data in data_sets(here)
         for why in absences(here, data)
     )

@@ -30,9 +30,10 @@ Where = dict[str, Sequence[str | int]]
 
 
 def spec_of(chart: Any, *params: Mapping[str, Any]) -> dict[str, Any]:
-    """The chart as a validated specification, less data and theme."""
+    """The chart as a specification, less data and theme."""
+    # Whether it is valid does not depend on the data; the tests look, which takes long.
     with alt.theme.enable("none"):
-        spec: dict[str, Any] = chart.to_dict()
+        spec: dict[str, Any] = chart.to_dict(validate=False)
     spec.pop("config", None)
     if params:
         spec["params"] = [*spec.get("params", []), *params]

@@ -17,7 +17,6 @@ from geoprobe.reports.superposition import (
     WEIGHTS,
     places_of,
     superposition_tables,
-    values,
 )
 from geoprobe.reports.theme import RUN_COLOURS
 
@@ -44,14 +43,6 @@ def superposition(subject: Subject, frames: Frames) -> list[Section]:
     return found
 
 
-def _places(subject: Subject, runs: Sequence[str], of: str) -> list[str]:
-    """Matrices or sites of all runs, in the order of their depth."""
-    every = {
-        f"{name} {label}": v for name in runs for label, v in values(subject.runs[name]).items()
-    }
-    return places_of(every, of)
-
-
 def _controls(
     subject: Subject, runs: Sequence[str], label: str, sites: Sequence[str], first: str
 ) -> list[Control]:
@@ -64,13 +55,14 @@ def _controls(
 
 def _weights(subject: Subject, frame: pl.DataFrame, frames: Frames, runs: Sequence[str]) -> Section:
     """Dimensions of the features of one matrix, all matrices by layer, one over training."""
-    known = set(frame["site"])
-    sites = [s for s in _places(subject, runs, "weights") if s in known]
+    known = set(frame["site"].unique())
+    sites = [s for s in places_of([subject.runs[name] for name in runs], "weights") if s in known]
     gathered = frames[_GATHERED]["site"].to_list()
     first = next((s for s in sites if s in gathered), sites[0])
     controls = _controls(subject, runs, "Matrix", sites, first)
     newest = subject.of_runs(runs).places()[-1].label
-    measures = [m for m in WEIGHTS.values() if m in set(frame["measure"])]
+    measured = set(frame["measure"].unique())
+    measures = [m for m in WEIGHTS.values() if m in measured]
     joined = _numbered(frame)
     rows = ": of tokens in the embedding, of neurons in the MLPs" if joined else ""
     null, bound = ("Dashed", "Dotted") if joined else ("Diamond", "Dash")
@@ -113,13 +105,16 @@ def _activations(
     subject: Subject, frame: pl.DataFrame, frames: Frames, runs: Sequence[str]
 ) -> Section:
     """Kurtosis and privileged bases by layer, and over training."""
-    known = set(frame["site"])
-    sites = [s for s in _places(subject, runs, "activations") if s in known]
+    known = set(frame["site"].unique())
+    sites = [
+        s for s in places_of([subject.runs[name] for name in runs], "activations") if s in known
+    ]
     neurons = [s for s in sites if s.startswith("neurons.")]
     first = (neurons or sites)[-1]
     controls = _controls(subject, runs, "Site", sites, first)
     newest = subject.of_runs(runs).places()[-1].label
-    measures = [m for m in ACTIVATIONS.values() if m in set(frame["measure"])]
+    measured = set(frame["measure"].unique())
+    measures = [m for m in ACTIVATIONS.values() if m in measured]
     charts = [
         Chart(
             "bases-depth",
