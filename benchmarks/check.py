@@ -170,21 +170,25 @@ def _worst(failed: list[Verdict]) -> str:
     return "worst: " + ", ".join(f"{name} ({count})" for name, count in measures.most_common(3))
 
 
-def changed(bench: Bench, names: Sequence[str]) -> dict[str, Verdict]:
-    """Checks of models that were changed, by the name of the change."""
+def changed(bench: Bench, names: Sequence[str]) -> dict[str, tuple[Verdict, Verdict]]:
+    """Checks of models that were changed, by the name of the change: on the same text, on other."""
     documents = bench.sample(0)
     baseline, _ = bench.baseline(documents)
+    elsewhere = bench.side(bench.sample(1), NUMERICS_TRIED[0])
     found = {}
     for what in names:
         model, tokenizer = CHANGES[what](copy.deepcopy(bench.model), bench.tokenizer)
         now = bench.measured(model, documents, NUMERICS_TRIED[0][0], tokenizer)
-        found[what] = compare(baseline, now, Expectations())
+        found[what] = (
+            compare(baseline, now, Expectations()),
+            compare(elsewhere, now, Expectations(), unpaired=True),
+        )
     return found
 
 
 def _changes(bench: Bench) -> list[Line]:
     lines = []
-    for what, verdict in changed(bench, tuple(CHANGES)).items():
+    for what, (verdict, unpaired) in changed(bench, tuple(CHANGES)).items():
         worst, failed = verdict.changes[0], verdict.of("failed")
         told = f"worst: {worst.measure} at {worst.site}, {worst.why}"
         lines.append(
@@ -193,7 +197,9 @@ def _changes(bench: Bench) -> list[Line]:
                 f"{'caught' if verdict.exit_code else 'MISSED'}: exit {verdict.exit_code}, "
                 f"{len(failed)} readings",
                 "exit 1 or 3",
-                told if failed and not verdict.problems else " ".join(verdict.problems),
+                f"{told if failed and not verdict.problems else ' '.join(verdict.problems)}; with "
+                f"--unpaired, on other text: exit {unpaired.exit_code}, "
+                f"{len(unpaired.of('failed'))} readings",
             )
         )
     return lines

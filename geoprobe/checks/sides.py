@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import UsageError
+from geoprobe.runs.files import write_whole
 
 if TYPE_CHECKING:
     from geoprobe.runs.folder import Run
@@ -170,13 +171,11 @@ def write_baseline(path: Path, side: Side) -> None:
         lines.append("  " + json.dumps(row, allow_nan=False, ensure_ascii=True))
     head = json.dumps({"schema": SCHEMA, **side.header}, indent=1, sort_keys=True)
     text = head[:-2] + ',\n "readings": [\n' + ",\n".join(lines) + "\n ]\n}\n"
-    beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
     except OSError as error:
         raise UsageError(f"--baseline {path} cannot be written ({error}).") from error
+    write_whole(path, text)
 
 
 def _short(number: float) -> float | None:

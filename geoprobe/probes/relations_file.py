@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoprobe.errors import UsageError
+from geoprobe.runs.files import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,12 +100,7 @@ def write_neurons(
     text = (
         json.dumps(head, indent=1)[:-2] + ',\n "relations": {\n' + ",\n".join(lines) + "\n }\n}\n"
     )
-    beside = folder / (NAME + ".part")
-    try:
-        beside.write_text(text, "utf-8")
-        beside.replace(folder / NAME)
-    except OSError as error:
-        raise UsageError(f"{folder / NAME} cannot be written ({error}).") from error
+    write_whole(folder / NAME, text)
 
 
 def read_neurons(path: str | Path) -> Neurons:

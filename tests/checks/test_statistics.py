@@ -26,5 +26,6 @@ def test_what_moves_is_caught(demo: bench.Bench) -> None:
         demo,
         ("int8 weights", "fine-tuned on one sentence", "a tokenizer without its special tokens"),
     )
-    assert [verdict.exit_code for verdict in found.values()] == [1, 1, 3]
-    assert len(found["int8 weights"].of("failed")) > 20
+    assert [verdict.exit_code for verdict, _ in found.values()] == [1, 1, 3]
+    assert [verdict.exit_code for _, verdict in found.values()] == [1, 1, 3]
+    assert len(found["int8 weights"][0].of("failed")) > 20

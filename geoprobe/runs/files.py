@@ -1,0 +1,28 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from geoprobe.errors import UsageError
+
+PART = ".part"
+"""Ending of a file that is being written."""
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Writes beside the place and renames: the file is the old one or the new one, never half.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    beside = file.with_name(file.name + PART)
+    try:
+        with beside.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written ({error}).") from error
