@@ -5,7 +5,7 @@ Option tables, outputs and images are not here: they come from the code itself.
 
 from __future__ import annotations
 
-from scripts.docs_parts import BASELINE, MODEL, SMOLLM2, TEXT, Page, Picture, Step
+from scripts.docs_parts import BASELINE, MODEL, REPORT, SMOLLM2, TEXT, Page, Picture, Step
 
 GROUPS = {
     "Measure": ("rank", "scan", "sinks", "collapse", "superposition", "features", "relations"),
@@ -37,6 +37,12 @@ PAGES = (
                         "heatmap",
                         "rank-heatmap",
                         "RankMe of every layer over the training of the demo series",
+                    ),
+                    Picture(
+                        "geoprobe-runs/demo",
+                        REPORT,
+                        "report-demo",
+                        "The report of the demo series",
                     ),
                 ),
             ),
@@ -85,6 +91,22 @@ geoprobe.measures.rankme(eigenvalues)""",
                         "profile",
                         "scan-profile",
                         "Measures of the spectrum by layer, newest checkpoint of the demo series",
+                    ),
+                ),
+            ),
+            Step(
+                f"geoprobe scan {SMOLLM2} --sequences 128 --out geoprobe-runs/smollm2-scan",
+                before="A language model, on the built-in text. In the middle layers its primary "
+                "sink, the first token, is larger than all others by far, which the spectrum, "
+                "collapse and kurtosis show, too.",
+                keep=(16, 0),
+                cheap=False,
+                pictures=(
+                    Picture(
+                        "geoprobe-runs/smollm2-scan",
+                        REPORT,
+                        "report-smollm2",
+                        "The report of SmolLM2-135M",
                     ),
                 ),
             ),

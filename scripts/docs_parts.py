@@ -9,13 +9,19 @@ SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL, TEXT = "my-model", "text.jsonl"
 """Copies of the demo series and of its text, in the folder where the commands run."""
 
+REPORT = "report"
+"""In the place of a chart: what a browser shows of the whole report."""
+
 BASELINE = "geometry.json"
 """What `check` writes."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart of a run, as `geoprobe report --png` names it, and the file that shows it."""
+    """A chart of a run, as `geoprobe report --png` names it, and the file that shows it.
+
+    `REPORT` is the report itself, from its top.
+    """
 
     run: str
     chart: str

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.docs_pages import GROUPS, PAGES
-from scripts.docs_parts import BASELINE, MODEL, SMOLLM2, TEXT, Page, Picture, Step
+from scripts.docs_parts import BASELINE, MODEL, REPORT, SMOLLM2, TEXT, Page, Picture, Step
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -50,6 +50,8 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "HF_HUB_OFFLINE": "1",
 }
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_WINDOW = "1200,1700"
 _OURS = ("FORCE_COLOR", "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS", "CI")
 """Variables that would change what is printed."""
 _MACHINE = re.compile(r"(?<![\w.:/<])/(?:[\w.-]+/)+|site-packages|\.venv")
@@ -263,6 +265,9 @@ def draw(step: Step, work: Path, folder: Path) -> None:
         charts = work / ".charts" / name
         run(f"geoprobe report {name} --out {charts}.html --png {charts} --force", work)
         for picture in (p for p in step.pictures if p.run == name):
+            if picture.chart == REPORT:
+                photograph(Path(f"{charts}.html"), folder / IMAGES / f"{picture.file}.png")
+                continue
             source = charts / f"{picture.chart}.png"
             if not source.is_file():
                 there = ", ".join(sorted(p.stem for p in charts.glob("*.png")))
@@ -270,6 +275,38 @@ def draw(step: Step, work: Path, folder: Path) -> None:
             target = folder / IMAGES / f"{picture.file}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+
+
+def photograph(report: Path, target: Path) -> None:
+    """What a browser shows of a report from its top; an older picture stays where there is none.
+
+    Raises:
+        CommandError: There is neither a browser nor a picture.
+    """
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        if not target.is_file():
+            raise CommandError(f"{target.name} takes a browser: {' or '.join(_BROWSERS)}")
+        return
+    from PIL import Image
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as profile:
+        shot = Path(profile) / "shot.png"
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
+        flags += ("--disable-background-networking", "--disable-component-update")
+        subprocess.run(
+            [
+                *(browser, *flags, "--hide-scrollbars", f"--user-data-dir={profile}/profile"),
+                *("--virtual-time-budget=20000", f"--window-size={_WINDOW}"),
+                *(f"--screenshot={shot}", report.resolve().as_uri()),
+            ],
+            capture_output=True,
+            timeout=_LONGEST,
+            check=True,
+        )
+        with Image.open(shot) as image:  # few colours, so that the file is small
+            image.convert("RGB").quantize(128).save(target, optimize=True)
 
 
 def make(page: Page, work: Path, folder: Path, *, model: bool) -> None:
