@@ -110,14 +110,9 @@ def side_of(run: Run, label: str | None = None) -> Side:
     Raises:
         UsageError: The run has no such checkpoint, or none at all.
     """
-    from geoprobe.runs.folder import REPLICATES
-
     if not run.labels:
         raise UsageError(f"{run.path} has no readings; measure again.")
     label = label or run.labels[-1]
-    document = run.document()
-    readings = [r for r in document["readings"] if r["checkpoint"] == label]
-    rows = run.arrays(label).get(REPLICATES)
     entry = next(c for c in run.checkpoints if c["label"] == label)
     header = {
         "label": label,
@@ -127,14 +122,12 @@ def side_of(run: Run, label: str | None = None) -> Side:
         "environment": run.header["environment"],
         "options": {k: v for k, v in run.header["options"].items() if k != "batch_size"},
     }
-    kept = {}
-    for i, reading in enumerate(readings):
-        replicates = () if rows is None else tuple(float(x) for x in rows[i])
-        if not any(math.isfinite(x) for x in replicates):
-            replicates = ()
-        kept[name_of(reading)] = Kept(
-            reading["value"], reading["stderr"], reading["n"], reading["reason"], replicates
+    kept = {
+        name_of(reading.to_json()): Kept(
+            reading.value, reading.stderr, reading.n, reading.reason, reading.replicates
         )
+        for reading in run.measured(label)
+    }
     return Side(header, kept)
 
 

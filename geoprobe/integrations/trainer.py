@@ -193,22 +193,14 @@ class GeoprobeCallback(TrainerCallback):
             UsageError: It cannot be written.
         """
         from geoprobe.runs.folder import REPLICATES
-        from geoprobe.runs.reading import Reading
         from geoprobe.survey import series_findings
 
         label = f"step-{step}"
         entry = {**measured.checkpoints[0], "label": label, "step": step}
         arrays = measured.arrays(measured.labels[0])
-        document = measured.document()
-        rows = arrays.pop(REPLICATES, None)
-        readings = [
-            replace(
-                Reading.from_json({**reading, "checkpoint": label}),
-                replicates=() if rows is None else tuple(float(x) for x in rows[i]),
-            )
-            for i, reading in enumerate(document["readings"])
-        ]
-        findings = [{**finding, "checkpoint": label} for finding in document["findings"]]
+        arrays.pop(REPLICATES, None)  # the readings have them
+        readings = [replace(one, checkpoint=label) for one in measured.measured(measured.labels[0])]
+        findings = [{**finding, "checkpoint": label} for finding in measured.findings]
         with self._training_run(measured.header, folder, entry) as run:
             run.write_checkpoint(entry, readings, findings, arrays)
             run.write_findings(series_findings(run, self._plans))

@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from geoprobe.errors import UsageError
+from geoprobe.runs.files import PART, write_whole
+from geoprobe.runs.header import MUST_AGREE, as_text, differences
 from geoprobe.runs.reading import Reading
 
 if TYPE_CHECKING:
@@ -40,11 +43,9 @@ REPLICATES = "replicates"
 """The array of all readings' jackknife replicates, a row each in their order."""
 _BESIDE = ("autoencoders", "relations")
 """Folders of what is kept beside the readings, a folder a checkpoint in each."""
-_JSON, _ARRAYS, _PART = ".json", ".safetensors", ".part"
-_BEFORE_HEADER = {_LOCK, _CHECKPOINTS, _HEADER + _PART}
-_OURS = _BEFORE_HEADER | {_HEADER, _FINDINGS, _FINDINGS + _PART, *_BESIDE, "report.html"}
-_MUST_AGREE = ("schema", "command", "options", "corpus", "environment")
-"""Parts of run.json that may not differ when a run is resumed; a series may grow."""
+_JSON, _ARRAYS = ".json", ".safetensors"
+_BEFORE_HEADER = {_LOCK, _CHECKPOINTS, _HEADER + PART}
+_OURS = _BEFORE_HEADER | {_HEADER, _FINDINGS, _FINDINGS + PART, *_BESIDE, "report.html"}
 
 
 class Run:
@@ -74,7 +75,11 @@ class Run:
             UsageError: There is no run there, it is damaged, or it has another schema.
         """
         file = path / _HEADER
-        if not file.is_file():
+        try:
+            there = file.is_file()
+        except OSError as error:  # a name too long, a folder that may not be entered
+            raise UsageError(f"{path} is not a run folder: {_why(error)}.") from error
+        if not there:
             raise UsageError(f"{path} is not a run folder: it has no {_HEADER}.")
         header = _read_json(file)
         schema = header.get("schema") if isinstance(header, dict) else None
@@ -83,7 +88,7 @@ class Run:
                 f"{file} has schema {schema!r}, and this version reads {SCHEMA!r}; "
                 "measure again with --fresh, or use the version that wrote it."
             )
-        if not {*_MUST_AGREE, "series"} <= header.keys():
+        if not {*MUST_AGREE, "series"} <= header.keys():
             raise UsageError(f"{file} is damaged; measure again with --fresh.")
         return cls(path, header)
 
@@ -102,11 +107,15 @@ class Run:
             UsageError: The folder holds another run (the sentence says what differs), something
                 that is no run, or a run that another process is writing.
         """
-        given: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **header}))
+        given = as_text({"schema": SCHEMA, **header})
         file = path / _HEADER
-        if path.exists() and not path.is_dir():
+        try:
+            is_file, may_write = path.exists() and not path.is_dir(), _may_write(path)
+        except OSError as error:
+            raise UsageError(f"--out {path}: it cannot be a folder ({_why(error)}).") from error
+        if is_file:
             raise UsageError(f"--out {path}: that is a file; give a folder.")
-        if not _may_write(path):
+        if not may_write:
             raise UsageError(
                 f"--out {path}: the folder is not empty and holds no run; give another name."
             )
@@ -119,7 +128,7 @@ class Run:
         try:
             if file.is_file() and not fresh:
                 known = cls.open(path)
-                differs = _differences(known.header, given)
+                differs = differences(known.header, given)
                 if differs and run._has_readings():
                     raise UsageError(
                         f"--out {path} holds another run: {'; '.join(differs)}. Give another "
@@ -203,7 +212,7 @@ class Run:
             whole[REPLICATES] = np.full((len(readings), groups), np.nan)
             for row, reading in zip(whole[REPLICATES], readings, strict=True):
                 row[: len(reading.replicates)] = reading.replicates
-        _replace(self._file(label, _ARRAYS), save(whole))
+        write_whole(self._file(label, _ARRAYS), save(whole))
         _write_json(
             file,
             {
@@ -322,10 +331,25 @@ class Run:
             raise UsageError(f"{file} cannot be read ({error}); measure again.") from error
         return found
 
+    def measured(self, label: str) -> list[Reading]:
+        """The readings of one checkpoint with their jackknife replicates.
+
+        Raises:
+            UsageError: The run has no such checkpoint, or its arrays are damaged.
+        """
+        rows = self.arrays(label).get(REPLICATES)
+        readings = [Reading.from_json(one) for one in self._all[label]["readings"]]
+        if rows is None:
+            return readings
+        return [
+            replace(one, replicates=tuple(row) if any(map(math.isfinite, row)) else ())
+            for one, row in zip(readings, rows.tolist(), strict=True)
+        ]
+
     def document(self) -> dict[str, Any]:
         """The run as one JSON document (`--json`)."""
         return {
-            **{name: self.header[name] for name in _MUST_AGREE},
+            **{name: self.header[name] for name in MUST_AGREE},
             "series": {**self.header["series"], "checkpoints": self.checkpoints},
             "readings": [reading for stored in self._done for reading in stored["readings"]],
             "findings": self.findings,
@@ -417,7 +441,7 @@ class Run:
         The header stays until another replaces it, and a checkpoint's JSON goes before its arrays:
         after a crash the folder is still a run, with fewer checkpoints.
         """
-        for ending in (_JSON, _ARRAYS, _PART):
+        for ending in (_JSON, _ARRAYS, PART):
             for file in (self.path / _CHECKPOINTS).glob("*" + ending):
                 file.unlink()
         (self.path / _FINDINGS).unlink(missing_ok=True)
@@ -432,6 +456,11 @@ def _safe(label: str) -> str:
     if safe != label or re.search(r"-[0-9a-f]{16}$", label):
         safe += "-" + hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return safe
+
+
+def _why(error: OSError) -> str:
+    """What the system said, without the path, which the sentence has already."""
+    return error.strerror or str(error)
 
 
 def _is_stored(found: Any) -> bool:
@@ -457,31 +486,6 @@ def _any_inside(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _differences(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """What differs between two headers, as fragments of a sentence."""
-    found: list[str] = []
-
-    def compare(name: str, a: Any, b: Any) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for key in [*a, *(k for k in b if k not in a)]:
-                compare(f"{name} {key}", a.get(key), b.get(key))
-        elif a != b:
-            was, now = _short(json.dumps(a), json.dumps(b))
-            found.append(f"{name} was {was} and is now {now}")
-
-    for name in _MUST_AGREE:
-        compare(name, known.get(name), given.get(name))
-    return found
-
-
-def _short(a: str, b: str) -> list[str]:
-    """Texts cut to a length for a sentence, around the place where they begin to differ."""
-    alike = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
-    start = max(0, alike - 20) if max(len(a), len(b)) > 60 else 0
-    cut = [text[start : start + 60] + "..." * (len(text) > start + 60) for text in (a, b)]
-    return ["..." * (start > 0) + text for text in cut]
-
-
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text("utf-8"))
@@ -491,17 +495,4 @@ def _read_json(file: Path) -> Any:
 
 def _write_json(file: Path, document: Any) -> None:
     text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=True)
-    _replace(file, (text + "\n").encode())
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Writes beside the place and renames: the file is the old one or the new one, never half."""
-    beside = file.with_name(file.name + _PART)
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written ({error}).") from error
+    write_whole(file, text + "\n")

@@ -129,15 +129,15 @@ def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_there_is(
 ) -> None:
     from geoprobe.runs import folder
 
-    real, written = folder._replace, []
+    real, written = folder.write_whole, []
 
-    def full(file: Path, content: bytes) -> None:
+    def full(file: Path, content: str | bytes) -> None:
         written.append(file.name)
         if len(written) > 6:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file, content)
 
-    monkeypatch.setattr(folder, "_replace", full)
+    monkeypatch.setattr(folder, "write_whole", full)
     with pytest.raises((GeoprobeError, OSError), match="No space left"):
         _scan(series, text, tmp_path / "run")
     monkeypatch.undo()

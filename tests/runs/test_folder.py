@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoprobe.errors import UsageError
-from geoprobe.runs import folder as folder_module
+from geoprobe.runs import files
 from geoprobe.runs.folder import Run
 from tests.runs.example import arrays, contents, entry, header, make_run, readings, write
 
@@ -306,7 +306,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     run = make_run(tmp_path, "step-0")
-    monkeypatch.setattr(folder_module.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UsageError, match="No space left"):
         write(run, "step-0", shift=1)
     monkeypatch.undo()
@@ -337,7 +337,7 @@ def test_a_crash_at_any_write_leaves_a_checkpoint_done_or_absent(
 
         finished = False
         with monkeypatch.context() as patch:
-            patch.setattr(folder_module.os, "fsync", step("fsync"))
+            patch.setattr(files.os, "fsync", step("fsync"))
             patch.setattr(Path, "replace", step("replace"))
             try:
                 with Run.create(path, header("step-0", "new")) as run:
