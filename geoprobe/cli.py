@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -76,6 +78,8 @@ def shared(
 def main() -> None:
     """Runs the command line; a user's mistake ends in one sentence and its exit code."""
     debug = "--debug" in sys.argv
+    with suppress(AttributeError):  # a path may be no UTF-8, and is printed all the same
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = app(prog_name="geoprobe", standalone_mode=False)
         if code == _STOPPED:  # what Typer makes of Ctrl-C, without a word
@@ -109,11 +113,22 @@ def _stopped() -> int:
     return _STOPPED
 
 
+def _told(error: Exception) -> str | None:
+    """What is wrong with a path that was typed, where no option's own sentence says it."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = str(error.filename)
+        return f"{name[:60]}... is too long for the name of a file; give another."
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "A path begins with ~ and a user that is not there; give ./~NAME for such a file."
+    return None
+
+
 def _other(error: Exception) -> int:
     """Errors of the argument parser are sentences too; anything else is a bug, and said so."""
     from geoprobe.commands.parsing import sentence
 
     said = sentence(error)
+    said = _told(error) if said is None else said
     if said is not None:
         if said:
             typer.echo(f"geoprobe: {said}", err=True)

@@ -249,6 +249,7 @@ def find_ready(arguments: list[str], job: Job, select: Mapping[str, Any]) -> Rea
         raise CheckpointError(
             "No checkpoint can be measured: "
             + "; ".join(f"{c.label}: {c.incomplete}" for c in found.checkpoints)
+            + "."
         )
     from geoprobe.corpora import Corpora
     from geoprobe.models.hub import Fetcher

@@ -144,6 +144,20 @@ class Autoencoder:
                 digest.update(f"{value!r} ".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
+    def overflown(self) -> str:
+        """The first weight that is not finite, in words; the empty string where all are.
+
+        A threshold may be infinite, which switches its feature off.
+        """
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        del found["threshold"]
+        if self.by_norm:
+            found["norms"] = self.norms()
+        for name, value in found.items():
+            if isinstance(value, torch.Tensor) and not bool(value.isfinite().all()):
+                return name.replace("_", " ")
+        return ""
+
     def norms(self) -> Tensor:
         """Norm of each feature's direction (D,)."""
         found: Tensor = torch.linalg.vector_norm(self.decoder, dim=1)

@@ -69,7 +69,13 @@ def read_autoencoder(path: str | Path) -> Autoencoder:
     config = read_config(folder / form.config)
     weights = Weights(folder / form.weights, read_tensors(folder / form.weights))
     # "." and ".." have no name of their own, and sparsify says the site by the name alone.
-    return form.read(config, weights, shown(folder.resolve().name))
+    found = form.read(config, weights, shown(folder.resolve().name))
+    if overflown := found.overflown():
+        raise config.refused(
+            f"its {overflown} would be infinite in float32; its training diverged or the file is "
+            "damaged"
+        )
+    return found
 
 
 def find_autoencoders(path: str | Path) -> list[Path]:
@@ -117,7 +123,8 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _existing(path: str | Path) -> Path:
-    given = Path(path).expanduser() if "~" in str(path)[:1] else Path(path)
+    # pathlib's own takes `./~` for the home, and fails where there is no such user.
+    given = Path(os.path.expanduser(path))  # noqa: PTH111
     try:
         exists = given.exists()
     except (OSError, ValueError):  # names too long, or with a null byte

@@ -22,6 +22,13 @@ def recorded(coders: Sequence[Autoencoder]) -> dict[str, Any]:
     }
 
 
+def _exists(given: str) -> bool:
+    try:
+        return Path(given).exists()
+    except (OSError, ValueError):  # too long for a name
+        return False
+
+
 def read_given(paths: Sequence[str]) -> list[Autoencoder]:
     """The autoencoders of `[SITE=]PATH`s, whose names differ where their sites do not.
 
@@ -38,7 +45,7 @@ def read_given(paths: Sequence[str]) -> list[Autoencoder]:
     seen: dict[tuple[str | None, str], int] = {}
     for given in paths:
         site, equals, path = given.partition("=")
-        if not equals or "/" in site or Path(given).exists():
+        if not equals or "/" in site or _exists(given):
             site, path = "", given
         if not path:
             raise UsageError(f"--sae {given}: there is no path behind the site; give SITE=PATH.")

@@ -39,6 +39,15 @@ _NORMALISATIONS: dict[str, Normalisation] = {
     "constant_norm_rescale": "constant_norm",
     "layer_norm": "layer_norm",
 }
+_OWN: dict[str, frozenset[Architecture]] = {
+    "threshold": frozenset({"jumprelu"}),
+    "log_threshold": frozenset({"jumprelu"}),
+    "topk_threshold": frozenset({"batchtopk"}),
+    **dict.fromkeys(("b_gate", "r_mag", "b_mag"), frozenset[Architecture]({"gated"})),
+    "W_skip": frozenset(),
+}
+"""Tensors that only some architectures have; SAELens, too, refuses those of another."""
+
 _SCALER = "activation_scaler.json"
 """Beside a checkpoint of training: the factor that activations are multiplied by."""
 
@@ -57,7 +66,14 @@ def read(config: Config, weights: Weights, name: str) -> Autoencoder:
     """
     metadata = config.within("metadata")
     hook = _hook(config, metadata)
-    architecture, k = _architecture(config, weights)
+    architecture, k = _architecture(config)
+    by_norm = config.flag("rescale_acts_by_decoder_norm", False)
+    if by_norm and architecture not in ("topk", "batchtopk"):
+        raise config.refused(
+            f"rescale_acts_by_decoder_norm of a {architecture} autoencoder is not supported; of "
+            "topk and batchtopk ones it is"
+        )
+    _check_own(architecture, config, weights)
     _check_plain(config, metadata, hook)
     d, features = config.count("d_in"), config.count("d_sae")
     trained_as = metadata.text("training_architecture", "")
@@ -82,7 +98,7 @@ def read(config: Config, weights: Weights, name: str) -> Autoencoder:
         decoder_bias=weights.get("b_dec", (d,)),
         centred=config.flag("apply_b_dec_to_input", True),
         k=k,
-        by_norm=config.flag("rescale_acts_by_decoder_norm", False),
+        by_norm=by_norm,
         site=_site(config, metadata, hook),
         name=name,
         source="SAELens",
@@ -161,7 +177,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _architecture(config: Config, weights: Weights) -> tuple[Architecture, int | None]:
+def _architecture(config: Config) -> tuple[Architecture, int | None]:
     """How codes follow from pre-activations, and k, as versions before 6 and since say it."""
     # Files before 6, which have their hook at the top, may leave it out; a TopK one never did.
     old = any(name in config for name in ("hook_point", "hook_name")) and "k" not in config
@@ -173,12 +189,24 @@ def _architecture(config: Config, weights: Weights) -> tuple[Architecture, int |
         )
     architecture = _ARCHITECTURES[said]
     # Before 6 a TopK autoencoder was `standard` with another activation function.
-    activation = config.text("activation_fn_str", config.text("activation_fn", ""))
+    first, second = config.text("activation_fn", ""), config.text("activation_fn_str", "")
+    if first and second and first != second:
+        raise config.refused(
+            f"its activation is {first!r:.60} (activation_fn) and {second!r:.60} "
+            "(activation_fn_str); the file is damaged or of another format"
+        )
+    activation = first or second
     options = config.within("activation_fn_kwargs")
     if options.flag("signed", False):
         raise config.refused("its top k are those of largest magnitude (signed), not supported")
     if activation == "topk" and architecture in ("standard", "topk"):
-        return "topk", options.count("k", None) or config.count("k")
+        inner, outer = options.count("k", None), config.count("k", None)
+        if inner != outer and None not in (inner, outer):
+            raise config.refused(
+                f"k is {outer} and, in activation_fn_kwargs, {inner}; the file is damaged or of "
+                "another format"
+            )
+        return "topk", inner or config.count("k")
     if "k" in options and activation != "topk":
         raise config.refused(
             f"its activation function has a k and is {activation or 'not said'}, not topk; the "
@@ -190,13 +218,39 @@ def _architecture(config: Config, weights: Weights) -> tuple[Architecture, int |
             "is, and topk of a standard one"
         )
     if architecture == "topk":
+        if activation:
+            raise config.refused(
+                "it is topk by its architecture and relu by its activation; the file is damaged or "
+                "of another format"
+            )
         return architecture, config.count("k")
-    return architecture, _average(config) if architecture == "batchtopk" else None
+    if architecture == "batchtopk":
+        return architecture, _average(config)
+    if "k" in config:
+        raise config.refused(
+            f"it says k, which a {said} autoencoder has not; the file is damaged or of another "
+            "format"
+        )
+    return architecture, None
+
+
+def _check_own(architecture: Architecture, config: Config, weights: Weights) -> None:
+    """That there are no weights of another architecture, which would then be left out."""
+    strange = [n for n, owners in _OWN.items() if n in weights and architecture not in owners]
+    if "threshold" in weights and "log_threshold" in weights:
+        strange = ["threshold and log_threshold"]  # one of the two
+    if strange:
+        raise config.refused(
+            f"it is a {architecture} one by its config, and its weights have "
+            f"{', '.join(strange)}; the two files are not of one autoencoder"
+        )
 
 
 def _average(config: Config) -> int | None:
     """The k of a BatchTopK autoencoder: an average, so it may be a fraction, which is left out."""
     k = config.number("k", None)
+    if k is not None and not k > 0:
+        raise config.refused(f"k is {k}, not above 0; the file is damaged or of another format")
     return int(k) if k is not None and k >= 1 and k == int(k) else None
 
 

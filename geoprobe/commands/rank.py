@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -116,7 +117,7 @@ def _check_no_features(series: list[str]) -> None:
     for argument in series:
         is_file = False
         with suppress(OSError, ValueError):  # what was typed need not be fit for a path
-            is_file = Path(argument).expanduser().is_file()
+            is_file = Path(os.path.expanduser(argument)).is_file()  # noqa: PTH111
         if not is_file:
             continue
         name = shown(argument)

@@ -271,8 +271,10 @@ def loss_recovered(clean: float, reconstructed: float, ablated: float) -> float:
         ablated: The same with ablated activations.
 
     Raises:
-        Undefined: The ablation does not cost any loss.
+        Undefined: The ablation does not cost any loss, or a loss is not finite.
     """
+    if not math.isfinite(reconstructed):
+        raise Undefined("the loss with reconstructed activations is not finite")
     if not ablated > clean:
         raise Undefined("ablating this site costs no loss, so that there is none to recover")
     return (ablated - reconstructed) / (ablated - clean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def expand(
         from geoprobe.data.demo_series import demo_folder
 
         return _in_folder(Path(demo_folder()), skipped)
-    path = Path(argument).expanduser()
+    path = _path(argument)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError):
@@ -97,17 +98,26 @@ def expand(
     return _in_folder(path if path.name not in ("", "..") else path.resolve(), skipped)
 
 
+def _path(argument: str) -> Path:
+    """A path as it was typed; pathlib's own takes `./~` for the home, and fails without a user."""
+    return Path(os.path.expanduser(argument))  # noqa: PTH111
+
+
 def _of_module(argument: str) -> list[Found]:
     """Weights of a network that a function builds: a file, a folder of files or of folders."""
-    path = Path(argument).expanduser()
-    if path.is_file():
+    path = _path(argument)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError):
+        is_folder = is_file = False
+    if is_file:
         if not is_weights_of_module(path):
             raise UsageError(
                 f"{shown(argument)}: for --factory, give weights in a .safetensors file or a "
                 f"state dict ({', '.join(STATE_SUFFIXES)})."
             )
         return [Found(path, "module", listed=True)]
-    if not path.is_dir():
+    if not is_folder:
         raise UsageError(f"{shown(argument)}: there is no such file or folder.")
     children = sorted(c for c in path.iterdir() if not c.name.startswith("."))
     files = [c for c in children if c.is_file() and is_weights_of_module(c)]

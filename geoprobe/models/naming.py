@@ -127,7 +127,7 @@ class Pattern:
         self.text = text
         try:
             self._regex = re.compile(text)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(
                 f"--pattern {text!r} is not a regular expression ({error}); "
                 r"an example is 'step(?P<step>\d+)'."

@@ -226,7 +226,11 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 def _examine(checkpoint: Checkpoint) -> Condition:
     path, remote = checkpoint.path, checkpoint.remote
     if remote is None:
-        return examine(path, checkpoint.kind, temporary=is_temporary(path.name))
+        found = examine(path, checkpoint.kind, temporary=is_temporary(path.name))
+        if found.damage is None and not _is_text(path):
+            why = "its path is not UTF-8, which neither safetensors nor PyTorch opens; rename it"
+            found = replace(found, damage=why)
+        return found
     if remote.absent:
         damage = None if remote.size_bytes else "it has no weights in safetensors or PyTorch files"
         return Condition(remote.size_bytes, damage, unfinished=False, modified=0.0)
@@ -236,6 +240,15 @@ def _examine(checkpoint: Checkpoint) -> Condition:
     return replace(
         found, damage=f"the hub cannot be reached, and the cache has too little: {found.damage}"
     )
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path can be written as text; names of files are bytes of any kind."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_being_written(condition: Condition) -> bool:
@@ -272,7 +285,11 @@ def _numbered(
 
 
 def _without_leftovers(found: list[Found], skipped: list[tuple[str, str]]) -> list[Found]:
-    """Drops what an interrupted save left beside the checkpoint that it saved in the end."""
+    """Drops what an interrupted save left beside the checkpoint that it saved in the end.
+
+    Raises:
+        UsageError: Nothing remains.
+    """
     done = {(f.path.parent, f.numbers) for f in found if not is_temporary(f.path.name)}
     kept = []
     for f in found:
@@ -284,6 +301,10 @@ def _without_leftovers(found: list[Found], skipped: list[tuple[str, str]]) -> li
             skipped.append((safe_name(f.name), "it is left over from a save that was repeated"))
         else:
             kept.append(f)
+    if found and not kept:
+        raise UsageError(
+            f"There is no checkpoint but {_names(found)}: saves under way, or left over from some."
+        )
     return kept
 
 
@@ -360,19 +381,32 @@ def _names(found: Sequence[Found], *, parents: bool = False) -> str:
 
 
 def _labels(found: Sequence[Found]) -> list[str]:
-    """Unique labels: the names, with folders above in front where names clash."""
+    """Unique labels: the names, with folders above in front where names clash.
+
+    Names that clash in one folder, which differ in what a label leaves out, get a digest behind.
+    """
     labels = [safe_name(f.name) for f in found]
     above = [f.above for f in found]
     for depth in range(max(map(len, above))):
-        counts = Counter(label.casefold() for label in labels)
-        if max(counts.values()) == 1:
-            break
+        alike: dict[str, set[str]] = {}
+        for label, a in zip(labels, above, strict=True):
+            alike.setdefault(label.casefold(), set()).add("".join(a[depth : depth + 1]))
+        # A folder that all of them are in tells none of them apart.
         labels = [
             safe_name(f"{a[depth]}-{label}")
-            if counts[label.casefold()] > 1 and depth < len(a)
+            if len(alike[label.casefold()]) > 1 and depth < len(a)
             else label
             for label, a in zip(labels, above, strict=True)
         ]
+    counts = Counter(label.casefold() for label in labels)
+    labels = [
+        f"{label}-{_digest(f.name)}" if counts[label.casefold()] > 1 else label
+        for label, f in zip(labels, found, strict=True)
+    ]
     if len({label.casefold() for label in labels}) < len(labels):
         return [f"{i}-{label}" for i, label in enumerate(labels)]
     return labels
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]

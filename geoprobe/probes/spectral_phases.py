@@ -100,6 +100,7 @@ def _positions(ranks: pl.DataFrame) -> tuple[str, list[float]]:
     """What orders the checkpoints, and x = ln(1 + it); their order alone where numbers restart."""
     for name, column in (("tokens", "training_tokens"), ("step", "step")):
         numbers = ranks[column].to_list()
-        if all(n is not None for n in numbers) and all(b > a for a, b in pairwise(numbers)):
-            return name, [math.log1p(n) for n in numbers]
+        x = [] if None in numbers else [math.log1p(n) for n in numbers]
+        if x and all(b > a for a, b in pairwise(x)):  # of huge numbers the logarithms may be equal
+            return name, x
     return "order", [float(i) for i in range(len(ranks))]
