@@ -101,12 +101,16 @@ def scanned(model: Any, text: Any, size: int, device: torch.device) -> dict[str,
         seconds = [a + b for a, b in zip(seconds, both, strict=True)]
     print(f"  {seconds[0]:.1f} s bare, {seconds[1]:.1f} s watched: {each}", file=sys.stderr)
     start = time.perf_counter()
+    finishing = {}
     for probe in probes:
+        before = time.perf_counter()
         probe.finish()
+        finishing[probe.name] = time.perf_counter() - before
     subject = Subject(capture, lambda: feeds(text, size, device, layout.reads), survey)
     studies = {plan.study.name: plan.study for plan in plans if plan.study is not None}
     studies["collapse"].run(subject)
     readings = time.perf_counter() - start
+    print(f"  {readings:.1f} s readings: {finishing}", file=sys.stderr)
     start = time.perf_counter()
     studies["superposition"].run(subject)
     weights = time.perf_counter() - start

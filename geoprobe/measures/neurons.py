@@ -98,8 +98,8 @@ def excess_kurtosis(m2: ArrayLike, m4: ArrayLike) -> Array:
     pitfalls=(
         "1 says that the coordinates are as good as any others by their variance alone; see "
         "kurtosis for the rest of their distribution.",
-        "s and s_Q are of the same tokens: of more than 16,384 every second, third ... of each "
-        "sequence, about 8,192 in all (n says how many).",
+        "s and s_Q are of the same tokens: of more than 8,192 every second, third ... of each "
+        "sequence, about 4,096 in all (n says how many).",
         "Where it is not above the null (key `basis` = rotated), a random basis is as privileged. "
         "The standard error is that of the tokens, with the rotations as they are.",
         "Of fewer than 200 coordinates the top 1 % is one of them.",

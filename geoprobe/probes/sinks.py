@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,10 @@ def _cost(options: SinksOptions, survey: Survey) -> list[Cost]:
     ]
 
 
+_MANY, _SAMPLED = 8192, 1024
+"""From so many numbers on, the median is sought between two of a sample of about so many."""
+
+
 @dataclass
 class _Largest:
     """The largest activation of a block so far."""
@@ -168,21 +173,24 @@ class SinksProbe:
         self.stream.add(layer, x, feed)
         if feed.padded:
             x = x * feed.mask[..., None]
-        flat, width = x.flatten(1), x.shape[-1]
-        magnitudes = flat.abs()
-        top = magnitudes.topk(LARGEST, dim=1)
-        self._median[layer, feed.index] = medians(magnitudes, feed.lengths * width)
+        width, magnitudes = x.shape[-1], x.abs()
+        # The largest numbers are those of the tokens that have the largest.
+        tokens = magnitudes.amax(-1).topk(min(LARGEST, x.shape[1]), dim=1).indices
+        items = torch.arange(len(x), device=x.device)[:, None]
+        top = magnitudes[items, tokens].flatten(1).topk(LARGEST, dim=1)
+        self._median[layer, feed.index] = medians(magnitudes.flatten(1), feed.lengths * width)
         values = top.values.cpu().numpy()
         self._top[layer, feed.index] = values
         row = int(values[:, 0].argmax())
         if values[row, 0] > self._largest.setdefault(layer, _Largest()).magnitude:
             place = int(top.indices[row, 0])
+            position, dimension = int(tokens[row, place // width]), place % width
             self._largest[layer] = _Largest(
                 float(values[row, 0]),
-                float(flat[row, place]),
+                float(x[row, position, dimension]),
                 int(feed.index[row]),
-                place // width,
-                place % width,
+                position,
+                dimension,
             )
 
     def finish(self) -> Outcome:
@@ -279,16 +287,23 @@ def medians(numbers: Tensor, counts: NDArray[np.int64]) -> NDArray[np.floating]:
     """
     if numbers.device.type != "cpu":
         return medians_in_place(numbers, counts)
-    rows = numbers.numpy()
-    if (counts == rows.shape[1]).all():
-        middle = (rows.shape[1] - 1) // 2
-        return np.asarray(np.partition(rows, middle, axis=1)[:, middle])
-    return np.array(
-        [
-            np.partition(row[:n], (n - 1) // 2)[(n - 1) // 2]
-            for row, n in zip(rows, counts.tolist(), strict=True)
-        ]
-    )
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of Python's lock
+        return np.array(list(pool.map(_median, numbers.numpy(), counts.tolist())))
+
+
+def _median(row: NDArray[np.floating], n: int) -> np.floating:
+    """The lower median of the first n; most of many numbers are only counted (Floyd and Rivest)."""
+    row, middle = row[:n], (n - 1) // 2
+    if n >= _MANY:
+        # An odd step, so that it is not always the same coordinates.
+        sample = np.sort(row[:: (n // _SAMPLED) | 1])
+        low, high = sample[int(0.45 * len(sample))], sample[int(0.55 * len(sample))]
+        below = int(np.count_nonzero(row < low))
+        near = row[(row >= low) & (row <= high)]
+        if below <= middle < below + len(near):
+            row, middle = near, middle - below
+    found: np.floating = np.partition(row, middle)[middle]
+    return found
 
 
 def medians_in_place(numbers: Tensor, counts: NDArray[np.int64]) -> NDArray[np.floating]:

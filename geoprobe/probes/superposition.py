@@ -50,7 +50,7 @@ _TOP_COORDINATES = 20
 """Over all rotations of a site there are so many coordinates among the top ones, if eight rotations
 are enough for it: what one alone gives depends on the draw."""
 
-ROTATED_TOKENS = 2**13
+ROTATED_TOKENS = 2**12
 """About so many tokens of a text are rotated: their moments are a null, or a mean over coordinates,
 and a rotation costs more than the moments do."""
 

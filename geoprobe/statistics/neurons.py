@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 ORDERS = 4
 
-_CACHED_NUMBERS = 2**17
-"""Numbers at a time on a processor: so few that two products of them stay in its cache."""
+_CACHED_NUMBERS = 2**19
+"""Numbers at a time on a processor: so many that operations take longer than their calls, and so
+few that two products of them stay in its cache."""
 _PARALLEL_NUMBERS = 2**25
 """On an accelerator, where each operation costs the same however few numbers there are."""
 _LEAST_SCALE = 1e-8

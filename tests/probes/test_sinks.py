@@ -358,3 +358,9 @@ def test_medians_are_the_same_on_a_processor_and_elsewhere() -> None:
         expected = [np.sort(x[:n])[(n - 1) // 2] for x, n in zip(numbers, counts, strict=True)]
         for function in (medians, medians_in_place):
             np.testing.assert_array_equal(function(numbers, counts), expected)
+    # Of many numbers, also where their sample misleads: steps of 31 find the small ones alone.
+    many = torch.from_numpy(draw.standard_normal((4, 32_000)).astype(np.float32))
+    many[1], many[2, ::31], many[3] = 1.0, -9.0, many[3].round()
+    counts = np.array([32_000, 31_999, 32_000, 32_000])
+    expected = [np.sort(x[:n])[(n - 1) // 2] for x, n in zip(many, counts, strict=True)]
+    np.testing.assert_array_equal(medians(many, counts), expected)
