@@ -73,11 +73,7 @@ def expand(
         from geoprobe.data.demo_series import demo_folder
 
         return _in_folder(Path(demo_folder()), skipped)
-    path = _path(argument)
-    try:
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError):
-        is_folder = is_file = False
+    path, is_folder, is_file = _place(argument)
     if is_file:
         if path.suffix.lower() == ".gguf":
             return [Found(path, "gguf", listed=True)]
@@ -98,18 +94,19 @@ def expand(
     return _in_folder(path if path.name not in ("", "..") else path.resolve(), skipped)
 
 
-def _path(argument: str) -> Path:
-    """A path as it was typed; pathlib's own takes `./~` for the home, and fails without a user."""
-    return Path(os.path.expanduser(argument))  # noqa: PTH111
+def _place(argument: str) -> tuple[Path, bool, bool]:
+    """A path as it was typed, and whether a folder or a file is there."""
+    # pathlib's own takes `./~` for the home, and fails where there is no such user.
+    path = Path(os.path.expanduser(argument))  # noqa: PTH111
+    try:
+        return path, path.is_dir(), path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a null byte
+        return path, False, False
 
 
 def _of_module(argument: str) -> list[Found]:
     """Weights of a network that a function builds: a file, a folder of files or of folders."""
-    path = _path(argument)
-    try:
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError):
-        is_folder = is_file = False
+    path, is_folder, is_file = _place(argument)
     if is_file:
         if not is_weights_of_module(path):
             raise UsageError(
