@@ -111,14 +111,15 @@ geoprobe.measures.rankme(eigenvalues)""",
                 ),
             ),
         ),
-        ("--probes", "--tokens", "--drop-sinks", "--sequences", "--length", "--every", "--last",
-         "--sites", "--out", "--json"),
+        ("--probes", "--attention", "--tokens", "--drop-sinks", "--sequences", "--length",
+         "--every", "--last", "--sites", "--out", "--json"),
         """import geoprobe
 
 run = geoprobe.measure(
     "demo",
     probes=["spectrum", "sinks", "collapse", "superposition"],
     where_possible=True,
+    levels_only=True,  # of sinks what one pass tells
     select={"last": 1},
     sequences=128,
 )""",
