@@ -14,6 +14,7 @@ from benchmarks.machine import (
     alone,
     corpus,
     load_smollm2,
+    over_batches,
     peak,
     reset_peak,
     rss,
@@ -151,15 +152,7 @@ def _measured(model: Any, fed: Any, size: int) -> dict[str, Any]:
         )
         give_back()
 
-    ratios, seconds = [], [0.0, 0.0]
-    for i, batch in enumerate(batches):
-        both = [0.0, 0.0]
-        for which in (0, 1) if i % 2 else (1, 0):
-            start = time.perf_counter()
-            (bare, watched)[which](batch)
-            both[which] = time.perf_counter() - start
-        ratios.append(both[1] / both[0])
-        seconds = [a + b for a, b in zip(seconds, both, strict=True)]
+    ratios, seconds = over_batches(bare, watched, batches)
     sites, state = len(probe.measured), probe.state[probe.last, probe.rows.names[0]]
     held = ClassMoments.bytes_of(
         state.width, state.classes, state.n_groups, own_shift=probe.rows.kind == "labels"

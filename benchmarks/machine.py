@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,22 @@ def interleaved(
             found.append((both[0], both[1]))
             print(f"  pair {i + 1}/{pairs}: {both[0]:.2f} s, {both[1]:.2f} s", file=sys.stderr)
     return found
+
+
+def over_batches(
+    bare: Callable[[Any], object], ours: Callable[[Any], object], batches: Iterable[Any]
+) -> tuple[list[float], list[float]]:
+    """Every batch both ways, each first in turn: the ratios, and the seconds of both in all."""
+    ratios, seconds = [], [0.0, 0.0]
+    for i, batch in enumerate(batches):
+        both = [0.0, 0.0]
+        for which in (0, 1) if i % 2 else (1, 0):
+            start = time.perf_counter()
+            (bare, ours)[which](batch)
+            both[which] = time.perf_counter() - start
+        ratios.append(both[1] / both[0])
+        seconds = [a + b for a, b in zip(seconds, both, strict=True)]
+    return ratios, seconds
 
 
 def spread(values: list[float]) -> str:

@@ -20,6 +20,7 @@ from benchmarks.machine import (
     corpus,
     load_smollm2,
     median,
+    over_batches,
     spread,
 )
 
@@ -51,7 +52,7 @@ def scanned(model: Any, text: Any, size: int, device: torch.device) -> dict[str,
     from geoprobe.probes.base import Subject, Survey
     from geoprobe.probes.registry import ONE_PASS, choose_plans
     from geoprobe.statistics.memory import give_back
-    from geoprobe.survey import _pilot, feeds, place_statistics
+    from geoprobe.survey import feeds, place_statistics, show_pilot
 
     capture = Capture(model, find_layout(model))
     layout = capture.layout
@@ -88,17 +89,9 @@ def scanned(model: Any, text: Any, size: int, device: torch.device) -> dict[str,
         give_back()
         wait()
 
-    _pilot(capture, text, probes, size)
+    show_pilot(capture, text, probes, size)
     bare(next(feeds(text, size, device, layout.reads)))
-    ratios, seconds = [], [0.0, 0.0]
-    for i, batch in enumerate(feeds(text, size, device, layout.reads)):
-        both = [0.0, 0.0]
-        for which in (0, 1) if i % 2 else (1, 0):
-            start = time.perf_counter()
-            (bare, watched)[which](batch)
-            both[which] = time.perf_counter() - start
-        ratios.append(both[1] / both[0])
-        seconds = [a + b for a, b in zip(seconds, both, strict=True)]
+    ratios, seconds = over_batches(bare, watched, feeds(text, size, device, layout.reads))
     print(f"  {seconds[0]:.1f} s bare, {seconds[1]:.1f} s watched: {each}", file=sys.stderr)
     start = time.perf_counter()
     finishing = {}

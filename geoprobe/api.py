@@ -271,8 +271,8 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
     from geoprobe.models.layout import find_layout
     from geoprobe.models.loading import Loaded, module_fingerprint
     from geoprobe.models.selfcheck import self_check
-    from geoprobe.room import choose_batch_size, with_room
-    from geoprobe.survey import check_input, measure_model
+    from geoprobe.room import with_room
+    from geoprobe.survey import measure_model
 
     if tokenizer is None and job.options.data is None:
         raise UsageError(
@@ -332,7 +332,6 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                 )
             capture = Capture(model, layout)
             self_check(capture)
-            check_input(layout, corpus)
             outcome, batch_size = with_room(
                 partial(
                     measure_model,
@@ -348,10 +347,10 @@ def _measure_module(model: nn.Module, tokenizer: Any, job: Job) -> Run:
                     folder=partial(run.beside, "model"),
                     key=f"{entry['fingerprint']} {corpus.fingerprint}",
                 ),
-                partial(choose_batch_size, capture, corpus),
+                capture,
+                corpus,
                 run.header["chosen"]["batch_size"],
                 job.progress,
-                of_factory=layout.item is not None,
             )
             if job.options.batch_size is None:
                 run.choose(batch_size=batch_size)

@@ -25,8 +25,9 @@ from geoprobe.models.layout import find_layout
 from geoprobe.models.pretrained import empty_model, quiet_transformers
 from geoprobe.placement import batch_size_for, free_memory
 from geoprobe.probes.base import Cost, Plan, Survey
+from geoprobe.room import check_length
 from geoprobe.statistics.memory import give_back
-from geoprobe.survey import check_length, place_statistics
+from geoprobe.survey import place_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

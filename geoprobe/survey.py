@@ -36,14 +36,13 @@ from geoprobe.probes.base import (
     Subject,
     Survey,
 )
-from geoprobe.room import choose_batch_size, with_room
+from geoprobe.room import check_input, with_room
 from geoprobe.statistics.memory import give_back
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from geoprobe.data.inputs import Inputs
-    from geoprobe.models.layout import Layout
     from geoprobe.runs.folder import Run
 
 T = TypeVar("T")
@@ -102,7 +101,7 @@ def measure_model(
     for probe in probes:
         for site in probe.sites():
             watchers.setdefault(site, []).append(probe)
-    _pilot(capture, corpus, probes, batch_size)
+    show_pilot(capture, corpus, probes, batch_size)
     tokens = 0
     each = max(times.values(), default=1)
 
@@ -182,45 +181,7 @@ def _with_tokens(finding: dict[str, Any], decode: Callable[[int], str]) -> dict[
     return finding
 
 
-def check_length(layout: Layout, longest: int) -> dict[str, Any] | None:
-    """A warning where sequences are longer than the model was made for.
-
-    Raises:
-        UsageError: It has no positions so far out.
-    """
-    if layout.positions is None or longest <= layout.positions:
-        return None
-    if layout.learned_positions:
-        raise UsageError(
-            f"--length: the longest sequence has {longest} tokens, and this {layout.family} model "
-            f"has {layout.positions} positions; give --length {layout.positions} or less."
-        )
-    return {
-        "kind": "warning",
-        "code": "beyond_positions",
-        "message": f"The longest sequence has {longest} tokens, and this {layout.family} model was "
-        f"made for {layout.positions}: what it does beyond is not what it was trained to do.",
-    }
-
-
-def check_input(layout: Layout, corpus: Inputs) -> dict[str, Any] | None:
-    """A warning, if any, on what a model will be fed.
-
-    Raises:
-        UsageError: Sequences are too long for it, or the tokenizer, or the array of token ids, is
-            another model's.
-    """
-    warning = check_length(layout, int(corpus.lengths.max()))
-    ids = getattr(corpus, "ids", None)
-    if ids is not None and 0 < layout.vocabulary <= (largest := int(ids.max())):
-        raise UsageError(
-            f"The text has token id {largest}, and this {layout.family} model knows ids up to "
-            f"{layout.vocabulary - 1}; give the model's own tokenizer with --tokenizer, or its ids."
-        )
-    return warning
-
-
-def _pilot(
+def show_pilot(
     capture: Capture,
     corpus: Inputs,
     probes: Sequence[Probe],
@@ -358,7 +319,6 @@ def survey_series(
                 "corpus": corpus.fingerprint,
                 "model": describe_model(loaded.layout),
             }
-            check_input(capture.layout, corpus)
             outcome, batch_size = with_room(
                 partial(
                     measure_model,
@@ -374,10 +334,10 @@ def survey_series(
                     folder=partial(run.beside, checkpoint.label),
                     key=f"{entry['fingerprint']} {corpus.fingerprint}",
                 ),
-                partial(choose_batch_size, capture, corpus),
+                capture,
+                corpus,
                 batch_size,
                 progress,
-                of_factory=loaded.layout.item is not None,
             )
             if settings.batch_size is None and not run.labels:
                 run.choose(batch_size=batch_size)

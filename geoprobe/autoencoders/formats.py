@@ -14,6 +14,7 @@ from geoprobe.autoencoders.files import Config, Weights, read_config, read_tenso
 from geoprobe.autoencoders.saelens import write_saelens
 from geoprobe.errors import UsageError
 from geoprobe.models.weights import shown
+from geoprobe.paths import is_there, typed
 
 __all__ = ["find_autoencoders", "read_autoencoder", "write_saelens"]
 
@@ -123,13 +124,8 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _existing(path: str | Path) -> Path:
-    # pathlib's own takes `./~` for the home, and fails where there is no such user.
-    given = Path(os.path.expanduser(path))  # noqa: PTH111
-    try:
-        exists = given.exists()
-    except (OSError, ValueError):  # names too long, or with a null byte
-        exists = False
-    if exists:
+    given = typed(path)
+    if is_there(given):
         return given
     if _HUB.fullmatch(str(path)):
         raise UsageError(

@@ -10,6 +10,7 @@ from typing import Any
 from geoprobe.autoencoders.autoencoder import Autoencoder
 from geoprobe.autoencoders.formats import find_autoencoders, read_autoencoder
 from geoprobe.errors import UsageError
+from geoprobe.paths import is_there
 
 
 def recorded(coders: Sequence[Autoencoder]) -> dict[str, Any]:
@@ -20,13 +21,6 @@ def recorded(coders: Sequence[Autoencoder]) -> dict[str, Any]:
             for coder in coders
         ]
     }
-
-
-def _exists(given: str) -> bool:
-    try:
-        return Path(given).exists()
-    except (OSError, ValueError):  # too long for a name
-        return False
 
 
 def read_given(paths: Sequence[str]) -> list[Autoencoder]:
@@ -45,7 +39,7 @@ def read_given(paths: Sequence[str]) -> list[Autoencoder]:
     seen: dict[tuple[str | None, str], int] = {}
     for given in paths:
         site, equals, path = given.partition("=")
-        if not equals or "/" in site or _exists(given):
+        if not equals or "/" in site or is_there(Path(given)):
             site, path = "", given
         if not path:
             raise UsageError(f"--sae {given}: there is no path behind the site; give SITE=PATH.")

@@ -164,11 +164,7 @@ def write_baseline(path: Path, side: Side) -> None:
         lines.append("  " + json.dumps(row, allow_nan=False, ensure_ascii=True))
     head = json.dumps({"schema": SCHEMA, **side.header}, indent=1, sort_keys=True)
     text = head[:-2] + ',\n "readings": [\n' + ",\n".join(lines) + "\n ]\n}\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--baseline {path} cannot be written ({error}).") from error
-    write_whole(path, text)
+    write_whole(path, text, parents=True)
 
 
 def _short(number: float) -> float | None:

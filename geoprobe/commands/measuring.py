@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geoprobe.commands import options as o
+from geoprobe.paths import is_there
 from geoprobe.probes.registry import scan_options
 
 if TYPE_CHECKING:
@@ -73,12 +73,10 @@ def show(run: Run, *, json: bool, quiet: bool) -> None:
 
 def default_out(series: list[str], verb: str = "") -> Path:
     """The run folder when none is named: after the series."""
-    names = []
-    for argument in series:
-        there = False
-        with suppress(OSError):  # longer than any name
-            there = Path(argument).exists()
-        names.append(Path(argument).resolve().name if there else argument.split("/")[-1])
+    names = [
+        Path(argument).resolve().name if is_there(Path(argument)) else argument.split("/")[-1]
+        for argument in series
+    ]
     stem = re.sub(r"[^\w.-]+", "_", "+".join(names))[:80]
     stem = stem.encode()[:160].decode(errors="ignore").strip("._") or "run"
     return Path("geoprobe-runs") / (f"{stem}-{verb}" if verb else stem)

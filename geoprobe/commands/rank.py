@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from geoprobe.commands.measuring import default_out, run_verb, show
 from geoprobe.commands.options import words
 from geoprobe.errors import UsageError
 from geoprobe.models.weights import shown
+from geoprobe.paths import typed
 
 _MEASURE = "What is measured"
 
@@ -117,7 +117,7 @@ def _check_no_features(series: list[str]) -> None:
     for argument in series:
         is_file = False
         with suppress(OSError, ValueError):  # what was typed need not be fit for a path
-            is_file = Path(os.path.expanduser(argument)).is_file()  # noqa: PTH111
+            is_file = typed(argument).is_file()
         if not is_file:
             continue
         name = shown(argument)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from geoprobe.models.weights import (
     kind_of_folder,
     shown,
 )
+from geoprobe.paths import typed
 
 _LABEL_BYTES = 160
 
@@ -96,8 +96,7 @@ def expand(
 
 def _place(argument: str) -> tuple[Path, bool, bool]:
     """A path as it was typed, and whether a folder or a file is there."""
-    # pathlib's own takes `./~` for the home, and fails where there is no such user.
-    path = Path(os.path.expanduser(argument))  # noqa: PTH111
+    path = typed(argument)
     try:
         return path, path.is_dir(), path.is_file()
     except (OSError, ValueError):  # too long for a name, or with a null byte

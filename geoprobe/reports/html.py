@@ -24,6 +24,7 @@ from geoprobe.reports.subject import Subject
 from geoprobe.reports.superposition_frames import superposition_frames
 from geoprobe.reports.tables import Page, page
 from geoprobe.reports.thinning import fewer_steps, kept_readings
+from geoprobe.runs.files import write_whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,13 +52,7 @@ def write_report(runs: Sequence[Run], path: Path | str, *, verdict: Verdict | No
     file = Path(path)
     with _uncollected():
         text = render(Subject.of(runs), verdict)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(file.name + ".part")
-        beside.write_bytes(text.encode("utf-8", "replace"))
-        beside.replace(file)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written ({error}).") from error
+    write_whole(file, text.encode("utf-8", "replace"), parents=True)
     return file
 
 

@@ -11,14 +11,21 @@ PART = ".part"
 """Ending of a file that is being written."""
 
 
-def write_whole(file: Path, content: str | bytes) -> None:
+def write_whole(file: Path, content: str | bytes, *, parents: bool = False) -> None:
     """Writes beside the place and renames: the file is the old one or the new one, never half.
+
+    Args:
+        file: The file.
+        content: What it is to hold.
+        parents: Whether folders above it are made.
 
     Raises:
         UsageError: It cannot be written.
     """
     beside = file.with_name(file.name + PART)
     try:
+        if parents:
+            file.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()

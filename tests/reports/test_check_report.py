@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from geoprobe.reports.html import render, write_report
 from geoprobe.reports.parts import Filled, filled
 from geoprobe.reports.subject import Subject
 from geoprobe.runs.folder import Run
-from tests.reports.browser import CHROMIUM, Browser
+from tests.reports.browser import Browser
 from tests.reports.factory import HOSTILE, make_run
 from tests.reports.looking import rows_of
 from tests.reports.test_check import EVIL, FAILED, PASSED, changed, hostile, some
@@ -286,14 +285,6 @@ def test_the_command_writes_it_into_the_reports_of_runs(run: Run, tmp_path: Path
     assert '<b class="other">NOT COMPARABLE</b>' in _section(text)
     _show(replace(found, verdict=None), quiet=True, **show)
     assert 'id="check"' not in (own.path / "report.html").read_text("utf-8")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on PATH")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("dark", [False, True])

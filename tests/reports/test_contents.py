@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from geoprobe.reports.html import write_report
-from tests.reports.browser import CHROMIUM, Browser
+from tests.reports.browser import Browser
 from tests.reports.factory import make_collapse_run, make_run
 from tests.reports.test_html import KINDS, Document
 
@@ -53,14 +52,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     runs = [make_run(folder / "a", blocks=3), make_collapse_run(folder / "b")]
     return write_report(runs, folder / "r.html")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on PATH")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def _open(browser: Browser, page: Path, width: int, **more: Any) -> None:

@@ -10,7 +10,6 @@ import gc
 import json
 import math
 import re
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from geoprobe.reports.html import render, write_report
 from geoprobe.reports.parts import filled, rows
 from geoprobe.reports.subject import Subject
 from geoprobe.reports.thinning import fewer_steps, kept_readings
-from tests.reports.browser import CHROMIUM, Browser
+from tests.reports.browser import Browser
 from tests.reports.factory import HOSTILE, make_run
 from tests.reports.test_chromium import DRAWN, EMPTY
 from tests.reports.test_html import Document, _columns, _data
@@ -118,14 +117,6 @@ def test_few_readings_are_exact_and_many_have_the_digits_that_are_said() -> None
         packed = embed.packed({"tables": {"t": table}}, blob)
     found = _columns(embed.unpacked(packed)["tables"]["t"])
     assert found == {"site": ["a", "a"], "value": [0.333333, None], "stderr": [0.143, 2e-9]}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on PATH")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture
