@@ -123,15 +123,18 @@ def large(device: str) -> list[Line]:
         torch.cuda.reset_peak_memory_stats()
         found = scanned(model, _drawn(), size, where)
         gib = torch.cuda.max_memory_allocated() / 2**30
-        each = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found["each"].items())
+        each, finishing = (
+            ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found[what].items())
+            for what in ("each", "finishing")
+        )
         lines.append(
             Line(
                 f"scan of 1.1 B in batches of {size} x {LENGTH}: watching",
                 f"{found['watching']:.2f} x",
                 "",
                 f"of the bare pass ({found['bare']:.2f} s; {each}); a batch {found['spread']}, "
-                f"median {found['median']:.2f}; readings {found['readings']:.1f} s; weights "
-                f"{found['weights']:.1f} s; peak {gib:.1f} GiB",
+                f"median {found['median']:.2f}; readings {found['readings']:.1f} s ({finishing}); "
+                f"weights {found['weights']:.1f} s; peak {gib:.1f} GiB",
             )
         )
     return lines

@@ -114,6 +114,7 @@ def scanned(model: Any, text: Any, size: int, device: torch.device) -> dict[str,
         "spread": spread(ratios),
         "bare": seconds[0],
         "readings": readings,
+        "finishing": finishing,
         "weights": weights,
         "each": each,
     }

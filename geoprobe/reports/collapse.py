@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,10 +98,25 @@ def sites_of(here: Values, data: str) -> list[str]:
 
 
 def reading(
-    here: Values, data: str, measure: str, *, labels: str = "given", of: str = ""
+    here: Values,
+    data: str,
+    measure: str,
+    *,
+    labels: str = "given",
+    of: str = "",
+    sites: Sequence[str] | None = None,
 ) -> dict[str, Any] | None:
-    """A reading in front of the classifier, with a value or without; None where there is none."""
-    sites = sites_of(here, data)
+    """A reading in front of the classifier, with a value or without; None where there is none.
+
+    Args:
+        here: Readings of a checkpoint.
+        data: The data set.
+        measure: Its name.
+        labels: `given` or `permuted`.
+        of: What it is of, where it is of several things.
+        sites: Those of the data set, where many readings are asked for: to find them takes long.
+    """
+    sites = sites_of(here, data) if sites is None else sites
     if measure == "nc2_equinorm" and not of:
         of = "means"
     return here.get(At(data, measure, sites[-1], labels, of)) if sites else None
@@ -122,8 +138,9 @@ def class_names(finding: Mapping[str, Any]) -> list[str]:
         names = words.token_names(finding)
     else:
         names = [" ".join(str(name).split()) for name in finding["classes"]]
+    counts = Counter(names)
     return [
-        name if names.count(name) == 1 else f"{name} ({place})"
+        name if counts[name] == 1 else f"{name} ({place})"
         for place, name in enumerate(names, start=1)
     ]
 

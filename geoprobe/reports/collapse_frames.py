@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from geoprobe.reports.subject import Subject
     from geoprobe.runs.folder import Run
+
+    Columns = dict[str, list[Any]]
 
 COURSE_LOG = ("nc1", "nc1_quotient", "cdnv")
 COURSE = ("nc2_equinorm", "nc2_equiangular", "nc2_etf", "nc3_duality", "nc4_mismatch")
@@ -72,7 +74,7 @@ def collapse_frames(subject: Subject) -> dict[str, pl.DataFrame]:
     `line` is `given`, `permuted`, `floor`, `fit` or `predicted`; `shown` names a data set, and its
     run where there are several.
     """
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _FRAMES}
+    tables = {name: _empty(name) for name in _FRAMES}
     runs = {name: run for name, run in subject.runs.items() if has_collapse(run)}
     every = {
         name: {label: values(run, label) for label in run.labels} for name, run in runs.items()
@@ -82,32 +84,44 @@ def collapse_frames(subject: Subject) -> dict[str, pl.DataFrame]:
     side = max(LEAST_CLASSES, min(MOST_CLASSES, math.isqrt(MOST_CELLS // max(1, matrices))))
     points = max(24, min(200, MOST_POINTS // max(1, matrices)))
     for name, run in runs.items():
-        rows["collapse_onset"] += [{"run": name, **row} for row in _onsets(subject, run)]
+        _add(tables["collapse_onset"], _by_column(_onsets(subject, run)), run=name)
         for index, (label, here) in enumerate(every[name].items()):
-            at = {"run": name, "checkpoint": label, "index": index}
             x = subject.x_of(run, index)
             for data in data_sets(here):
-                shown = f"{name}: {data}" if subject.several else data
                 found = {
-                    "collapse_course": [{"x": x, **row} for row in _course(here, data)],
-                    "collapse_depth": [
-                        {**row, "set": sets[data]} for row in _depth(run, label, here, data)
-                    ],
+                    "collapse_course": _by_column(_course(here, data)),
+                    "collapse_depth": _by_column(_depth(run, label, here, data)),
+                    **_of_classes(run, label, here, data, side, points),
                 }
-                for table, marks in _of_classes(run, label, here, data, side, points).items():
-                    found[table] = [{"shown": shown, **row} for row in marks]
+                shown = f"{name}: {data}" if subject.several else data
+                of = {"run": name, "checkpoint": label, "index": index, "x": x, "shown": shown}
                 for table, marks in found.items():
-                    rows[table] += [{**at, **row} for row in marks]
+                    _add(tables[table], marks, **of, set=sets[data])
     return {
-        name: pl.DataFrame(
-            rows[name],
-            schema={"run": pl.String, **schema}
-            if name == "collapse_onset"
-            else {**_PLACE, **schema},
-            strict=False,
-        )
-        for name, schema in _FRAMES.items()
+        name: pl.DataFrame(columns, schema=_schema(name), strict=False)
+        for name, columns in tables.items()
     }
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {**(_PLACE if name != "collapse_onset" else {"run": pl.String}), **_FRAMES[name]}
+
+
+def _empty(name: str) -> Columns:
+    return {column: [] for column in _schema(name)}
+
+
+def _by_column(rows: Iterable[Mapping[str, Any]]) -> Columns:
+    every = list(rows)
+    names = dict.fromkeys(name for row in every for name in row)
+    return {name: [row.get(name) for row in every] for name in names}
+
+
+def _add(table: Columns, marks: Columns, **same: Any) -> None:
+    """Adds marks to a table; what is the same for all of them is said once."""
+    count = max(map(len, marks.values()), default=0)
+    for name, column in table.items():
+        column += marks[name] if name in marks else [same.get(name)] * count
 
 
 def set_numbers(every: Mapping[str, Mapping[str, Values]]) -> dict[str, int]:
@@ -128,14 +142,15 @@ def _mark(row: Mapping[str, Any], line: str) -> dict[str, Any]:
 
 def _course(here: Values, data: str) -> Iterator[dict[str, Any]]:
     """In front of the classifier; a log scale has no place for what is not positive."""
+    sites = sites_of(here, data)
     for measure in (*COURSE_LOG, *COURSE):
         for labels in ("given", "permuted"):
-            row = reading(here, data, measure, labels=labels)
+            row = reading(here, data, measure, labels=labels, sites=sites)
             if row is None or row["value"] is None:
                 continue
             if measure not in COURSE_LOG or row["value"] > 0:
                 yield _mark(row, labels)
-    floor = reading(here, data, "nc2_etf_floor")
+    floor = reading(here, data, "nc2_etf_floor", sites=sites)
     if floor is not None and floor["value"]:
         yield {**_mark(floor, "floor"), "measure": "nc2_etf"}
 
@@ -178,7 +193,7 @@ def _onsets(subject: Subject, run: Run) -> Iterator[dict[str, Any]]:
 
 def _of_classes(
     run: Run, label: str, here: Values, data: str, side: int, points: int
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, Columns]:
     """The cosines of class means, their histogram, and norms."""
     classes = findings_of(run, label, "classes").get(data)
     if classes is None:
@@ -194,25 +209,23 @@ def _of_classes(
     counts, edges = np.histogram(
         np.clip(cosines[np.triu_indices(len(cosines), 1)], -1, 1), BINS, (-1, 1)
     )
+    shown = cosines[:side, :side]
+    i, j = (place.ravel().tolist() for place in np.indices(shown.shape))
     return {
-        "collapse_target": [_target(here, data, target, classes["number"], side)],
-        "collapse_cosines": [
-            {
-                "row": names[i],
-                "column": names[j],
-                "i": i,
-                "j": j,
-                "cosine": float(f"{cosines[i, j]:.3f}"),
-                "beyond": float(f"{cosines[i, j] - target:.3f}"),
-            }
-            for i in range(min(side, len(cosines)))
-            for j in range(min(side, len(cosines)))
-        ],
-        "collapse_angles": [
+        "collapse_target": _by_column([_target(here, data, target, classes["number"], side)]),
+        "collapse_cosines": {
+            "row": [names[place] for place in i],
+            "column": [names[place] for place in j],
+            "i": i,
+            "j": j,
+            "cosine": np.round(shown, 3).ravel().tolist(),
+            "beyond": np.round(shown - target, 3).ravel().tolist(),
+        },
+        "collapse_angles": _by_column(
             {"low": _brief(edges[b]), "high": _brief(edges[b + 1]), "pairs": int(counts[b])}
             for b in np.flatnonzero(counts)
-        ],
-        "collapse_norms": list(_norms(arrays, names, points)),
+        ),
+        "collapse_norms": _by_column(_norms(arrays, names, points)),
     }
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import UsageError
-from geoprobe.reports import embed, pictures, theme, words
+from geoprobe.reports import embed, theme, words
 from geoprobe.reports.charts import sections
 from geoprobe.reports.check_frames import check_frames, check_lines
 from geoprobe.reports.collapse_frames import collapse_frames
 from geoprobe.reports.features_frames import features_frames
-from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
+from geoprobe.reports.painter import Drawing, Painter, painter
+from geoprobe.reports.parts import Section, Tables, filled
 from geoprobe.reports.relations_frames import relations_frames
 from geoprobe.reports.sinks import sink_frames
 from geoprobe.reports.spectra import gather
@@ -99,6 +100,11 @@ def write_charts(runs: Sequence[Run], directory: Path | str, image: str = "png")
 
 def render(subject: Subject, verdict: Verdict | None = None) -> str:
     """The report of a subject as HTML text."""
+    with painter(subject.readings.height) as drawing:
+        return _rendered(subject, verdict, drawing)
+
+
+def _rendered(subject: Subject, verdict: Verdict | None, drawing: Painter) -> str:
     parts, tables = _parts(subject, verdict)
     kept = kept_readings(subject.readings, subject.keys)
     parts, tables = fewer_steps(parts, {**tables, "readings": kept.table})
@@ -106,6 +112,7 @@ def render(subject: Subject, verdict: Verdict | None = None) -> str:
         (section, [(c, filled(c, section, tables, subject)) for c in section.charts])
         for section in parts
     ]
+    drawing.begin([Drawing(f.spec, f.marks, c.width) for _, charts in shown for c, f in charts])
     blob = embed.Blob()
     data = embed.packed(
         {
@@ -121,12 +128,14 @@ def render(subject: Subject, verdict: Verdict | None = None) -> str:
         },
         blob,
     )
-    bundle, script = theme.script_bundle(), _asset("report.js")
+    described, script = page(subject), _asset("report.js")
+    drawn, bundle = drawing.finish()
+    images = iter(drawn)
     text: str = (
         _environment()
         .get_template("report.html.j2")
         .render(
-            page=page(subject),
+            page=described,
             check=None if verdict is None else check_lines(verdict),
             readings=kept.table.height,
             left_out=kept.said,
@@ -135,9 +144,7 @@ def render(subject: Subject, verdict: Verdict | None = None) -> str:
             sections=[
                 {
                     "part": section,
-                    "charts": [
-                        {"part": c, "shown": f, "picture": _picture(c, f)} for c, f in charts
-                    ],
+                    "charts": [{"part": c, "shown": f, "picture": next(images)} for c, f in charts],
                 }
                 for section, charts in shown
             ],
@@ -195,10 +202,6 @@ def _phase_table(subject: Subject) -> pl.DataFrame:
     }
     rows = [{name: phase.get(name) for name in schema} for phase in subject.phases]
     return pl.DataFrame(rows, schema=schema, strict=False)
-
-
-def _picture(chart: Chart, shown: Filled) -> str:
-    return pictures.lean(theme.picture(shown.spec, marks=shown.marks, width=chart.width))
 
 
 def _described(section: Section) -> dict[str, Any]:

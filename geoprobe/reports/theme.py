@@ -132,10 +132,11 @@ def _seen(spec: dict[str, Any]) -> dict[str, Any]:
     own = {name: part for name, part in spec.items() if name != "datasets"}
     seen: dict[str, Any] = _without_tooltips(own)
     named = set(_words(seen))
-    seen["datasets"] = {
-        name: [{k: v for k, v in row.items() if named.issuperset(_words(k))} for row in rows]
-        for name, rows in spec.get("datasets", {}).items()
-    }
+    seen["datasets"] = {}
+    for name, rows in spec.get("datasets", {}).items():
+        columns = dict.fromkeys(column for row in rows for column in row)
+        kept = {column for column in columns if named.issuperset(_words(column))}
+        seen["datasets"][name] = [{k: v for k, v in row.items() if k in kept} for row in rows]
     return seen
 
 

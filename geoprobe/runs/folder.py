@@ -296,12 +296,9 @@ class Run:
         """
         from geoprobe.runs.table import readings_frame
 
-        rows = [
-            (index, stored["checkpoint"], reading)
-            for index, stored in enumerate(self._done)
-            for reading in stored["readings"]
-        ]
-        frame: pl.DataFrame = readings_frame(rows)
+        frame: pl.DataFrame = readings_frame(
+            [(stored["checkpoint"], stored["readings"]) for stored in self._done]
+        )
         return frame
 
     @cached_property

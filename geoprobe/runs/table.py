@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby, repeat
+from itertools import repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -28,33 +29,29 @@ are where no reading has them, so that tables of several runs fit together."""
 
 
 def readings_frame(
-    rows: Sequence[tuple[int, Mapping[str, Any], Mapping[str, Any]]],
+    checkpoints: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
 ) -> pl.DataFrame:
     """The table of readings.
 
     Args:
-        rows: Place of the checkpoint, its entry, and the reading as JSON, each.
+        checkpoints: In the order of the series; of each its entry, and its readings as JSON.
 
     Returns:
         One row a reading; see `Run.readings` for the columns.
     """
     kinds, before = _Kinds(), list[int]()
-    places: list[tuple[str, int, Mapping[str, Any]]] = []
-    columns: dict[str, list[Any]] = {name: [] for name in ("place", "kind", *_NUMBERS)}
-    for (label, index, _), group in groupby(rows, _of_checkpoint):
-        some = list(group)
-        here = [reading for _, _, reading in some]
-        columns["place"] += [len(places)] * len(here)
-        places.append((label, index, some[0][1]))
+    place, kind = list[int](), list[int]()
+    columns: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
+    for index, (_, here) in enumerate(checkpoints):
+        place += [index] * len(here)
         before = kinds.codes(here, before)
-        columns["kind"] += before
-        for name in _NUMBERS:
-            columns[name] += [reading[name] for reading in here]
-    place, kind = columns.pop("place"), columns.pop("kind")
+        kind += before
+        for name, column in columns.items():
+            column += [reading[name] for reading in here]
     what = kinds.frame()
     whole = pl.concat(
         [
-            _place_frame(places)[place],
+            _place_frame([entry for entry, _ in checkpoints])[place],
             what[kind],
             pl.DataFrame(columns, schema=_NUMBERS, strict=False),
         ],
@@ -64,20 +61,15 @@ def readings_frame(
     return whole.select(*_PLACE, *_WHAT, *keys, *_NUMBERS, *_HOW)
 
 
-def _of_checkpoint(row: tuple[int, Mapping[str, Any], Mapping[str, Any]]) -> tuple[str, int, int]:
-    index, entry, reading = row
-    return reading["checkpoint"], index, id(entry)
-
-
-def _place_frame(places: Sequence[tuple[str, int, Mapping[str, Any]]]) -> pl.DataFrame:
+def _place_frame(entries: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Where in the series checkpoints are."""
     columns: dict[str, list[Any]] = {
-        "checkpoint": [label for label, _, _ in places],
-        "index": [index for _, index, _ in places],
-        "stage": [entry.get("stage") for _, _, entry in places],
-        "step": [entry.get("step") for _, _, entry in places],
-        "training_tokens": [entry.get("tokens") for _, _, entry in places],
-        "epoch": [entry.get("epoch") for _, _, entry in places],
+        "checkpoint": [entry["label"] for entry in entries],
+        "index": list(range(len(entries))),
+        "stage": [entry.get("stage") for entry in entries],
+        "step": [entry.get("step") for entry in entries],
+        "training_tokens": [entry.get("tokens") for entry in entries],
+        "epoch": [entry.get("epoch") for entry in entries],
     }
     return pl.DataFrame(columns, schema=_PLACE, strict=False)
 
@@ -88,6 +80,7 @@ class _Kinds:
     def __init__(self) -> None:
         self._codes: dict[tuple[Any, ...], int] = {}
         self._first: list[Mapping[str, Any]] = []
+        self._alike: list[tuple[Any, Any, Any]] = []
 
     def codes(self, readings: Sequence[Mapping[str, Any]], before: Sequence[int]) -> list[int]:
         """The number of each reading of a checkpoint.
@@ -97,16 +90,20 @@ class _Kinds:
             before: Numbers of the one before, which has mostly the same, in the same order: to
                 compare is faster than to look up.
         """
-        first, guesses = self._first, [*before, *repeat(-1, len(readings) - len(before))]
+        guesses = [*before, *repeat(-1, len(readings) - len(before))]
+        alike = self._alike
         return [
-            guess if guess >= 0 and _same(reading, first[guess]) else self._code(reading)
+            guess if guess >= 0 and _parts(reading) == alike[guess] else self._code(reading)
             for reading, guess in zip(readings, guesses, strict=False)
         ]
 
     def _code(self, reading: Mapping[str, Any]) -> int:
-        found = self._codes.setdefault(_what(reading), len(self._first))
+        fixed, keys, types = _parts(reading)
+        what = (fixed, *keys, *keys.values(), *types)
+        found = self._codes.setdefault(what, len(self._first))
         if found == len(self._first):
             self._first.append(reading)
+            self._alike.append((fixed, keys, types))
         return found
 
     def frame(self) -> pl.DataFrame:
@@ -125,24 +122,13 @@ class _Kinds:
         return pl.DataFrame(columns, schema={**_WHAT, **_HOW, **types}, strict=False)
 
 
-def _what(reading: Mapping[str, Any]) -> tuple[Any, ...]:
+_fixed = itemgetter(*_WHAT, *_HOW)
+
+
+def _parts(reading: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """What a reading is of; 1, 1.0 and True are the same to a dictionary."""
     keys = reading["keys"]
-    types = map(type, keys.values())  # 1, 1.0 and True are the same to a dictionary
-    return *(reading[name] for name in (*_WHAT, *_HOW)), *keys, *keys.values(), *types
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether `_what` is the same of both, faster."""
-    keys, others = one["keys"], other["keys"]
-    return (
-        keys == others
-        and one["site"] == other["site"]
-        and one["measure"] == other["measure"]
-        and one["probe"] == other["probe"]
-        and one["convention"] == other["convention"]
-        and one["reason"] == other["reason"]
-        and [*map(type, keys.values())] == [*map(type, others.values())]
-    )
+    return _fixed(reading), keys, [*map(type, keys.values())]
 
 
 def _key_type(name: str, values: Sequence[Any]) -> DataTypeClass:

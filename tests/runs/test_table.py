@@ -21,7 +21,7 @@ SCHEMA = json.loads(Path(__file__).with_name("schema.json").read_text())
 
 def frame(*keys: dict[str, Any]) -> pl.DataFrame:
     rows = [Reading("c", "p", "rankme", "final", k, value=1.0).to_json() for k in keys]
-    return readings_frame([(0, {"label": "c"}, row) for row in rows])
+    return readings_frame([({"label": "c"}, rows)])
 
 
 def test_the_table_has_a_row_a_reading_and_a_column_a_key(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_tables_of_different_runs_fit_together() -> None:
 def test_steps_may_be_missing_and_epochs_fractional() -> None:
     row = Reading("c", "p", "rankme", "final", {}, value=1).to_json()
     places = [{"step": None, "tokens": 3e15}, {"epoch": 0.5, "stage": 2}, {}, {"step": 10}]
-    table = readings_frame([(i, place, row) for i, place in enumerate(places)])
+    table = readings_frame([({"label": "c", **place}, [row]) for place in places])
     assert table["step"].to_list() == [None, None, None, 10]
     assert table["epoch"].to_list() == [None, 0.5, None, None]
     assert table["stage"].to_list() == [None, 2, None, None]

@@ -77,13 +77,15 @@ def _layers(subject: Subject, names: Sequence[str]) -> Any:
         x: Any = training_x(subject.axis)
         parts = [
             base.mark_area(opacity=0.2).encode(
-                x=x, y=value_y(MEASURE, "lo"), y2="hi:Q", color=colour
+                x=x, y=value_y(MEASURE, "lo"), y2=alt.Y2("hi:Q"), color=colour
             ),
             base.mark_line(strokeWidth=2).encode(x=x, y=value_y(MEASURE), color=colour),
         ]
     else:
         x = alt.X("variant:N", sort=list(names), title="directions", axis=alt.Axis(labelAngle=0))
-        parts = [base.mark_rule().encode(x=x, y=value_y(MEASURE, "lo"), y2="hi:Q", color=colour)]
+        parts = [
+            base.mark_rule().encode(x=x, y=value_y(MEASURE, "lo"), y2=alt.Y2("hi:Q"), color=colour)
+        ]
     tips = tooltip(subject, alt.Tooltip("variant:N", title="directions"))
     parts.append(
         base.mark_point(filled=True, size=40, opacity=1).encode(

@@ -120,7 +120,7 @@ def _norms(frames: Mapping[str, pl.DataFrame], first: str) -> Chart:
         .mark_rect(opacity=0.12, color=_PRIMARY)
         .encode(
             x=alt.X("start:Q", title="block"),
-            x2="end:Q",
+            x2=alt.X2("end:Q"),
             tooltip=[alt.Tooltip("said:N", title="stage")],
         )
     )

@@ -99,8 +99,10 @@ def _dumbbells(points: pl.DataFrame, scale: str) -> Chart:
     layers = [
         there.transform_filter("isValid(datum.lo)")
         .mark_bar(width=8, opacity=0.35, color=_COLOURS["same"])
-        .encode(x=x, y=y("lo"), y2="hi:Q"),
-        both.mark_rule(strokeWidth=2).encode(x=x, y=y("before"), y2="after:Q", color=colour),
+        .encode(x=x, y=y("lo"), y2=alt.Y2("hi:Q")),
+        both.mark_rule(strokeWidth=2).encode(
+            x=x, y=y("before"), y2=alt.Y2("after:Q"), color=colour
+        ),
         hollow.encode(x=x, y=y("before"), color=colour, tooltip=tips),
         filled.encode(x=x, y=y("after"), color=colour, shape=shape, tooltip=tips),
         end.mark_point(filled=True, size=70, opacity=1).encode(

@@ -138,14 +138,14 @@ def _lines(x: alt.X, frame: pl.DataFrame, *, log: bool, bars: bool) -> list[Any]
     null = alt.Chart().transform_filter(_line("permuted"))
     grey = LIGHT["line"]
     ends = (
-        given.mark_rule().encode(x=x, y=y("lo"), y2="hi:Q", **colour)
+        given.mark_rule().encode(x=x, y=y("lo"), y2=alt.Y2("hi:Q"), **colour)
         if bars
-        else given.mark_area(opacity=0.22).encode(x=x, y=y("lo"), y2="hi:Q", **colour)
+        else given.mark_area(opacity=0.22).encode(x=x, y=y("lo"), y2=alt.Y2("hi:Q"), **colour)
     )
     dashed = null.mark_line(color=grey, strokeDash=[4, 3], strokeWidth=1.5)
     return [
         ends,
-        dashed.encode(x=x, y=y(), detail="data:N"),
+        dashed.encode(x=x, y=y(), detail=alt.Detail("data:N")),
         null.mark_point(color=grey, filled=True, size=12, opacity=1).encode(
             x=x, y=y(), tooltip=_tips()
         ),
@@ -202,7 +202,7 @@ def _over_training(subject: Subject, frames: Frames) -> list[Chart]:
             layers.insert(
                 0,
                 floor.mark_line(color=_GUIDE, strokeDash=[1, 3], strokeWidth=2).encode(
-                    x=x, y="value:Q", detail="data:N"
+                    x=x, y=alt.Y("value:Q"), detail=alt.Detail("data:N")
                 ),
             )
             caption = " ".join([caption, *absent])
@@ -228,7 +228,7 @@ def _onset(subject: Subject, frame: pl.DataFrame) -> Any:
         .mark_rect(opacity=0.15)
         .encode(
             x=training_x(subject.axis, "x0", most=5),
-            x2="x1:Q",
+            x2=alt.X2("x1:Q"),
             tooltip=[alt.Tooltip("said:N", title="onset")],
             **_colour(frame),
         )
@@ -243,7 +243,9 @@ def _over_depth(subject: Subject, frames: Frames, first: str) -> Chart:
     layers = _lines(x, frame, log=True, bars=True)
     y = alt.Y("value:Q", scale=alt.Scale(type="log"))
     fit = alt.Chart().transform_filter(_line("fit"))
-    layers.append(fit.mark_line(strokeWidth=1, color=_GUIDE).encode(x=x, y=y, detail="data:N"))
+    layers.append(
+        fit.mark_line(strokeWidth=1, color=_GUIDE).encode(x=x, y=y, detail=alt.Detail("data:N"))
+    )
     names = _sets(frame)
     for place in range(min(len(names), _MOST_SAID)):
         said = fit.transform_filter(f"datum.set == {place} && isValid(datum.said)")
@@ -251,7 +253,7 @@ def _over_depth(subject: Subject, frames: Frames, first: str) -> Chart:
         layers.append(
             said.transform_calculate(text=texts)
             .mark_text(align="left", baseline="bottom", fontSize=10.5, limit=240)
-            .encode(x=alt.value(5), y=alt.value(137 - 13 * place), text="text:N")
+            .encode(x=alt.value(5), y=alt.value(137 - 13 * place), text=alt.Text("text:N"))
         )
     return Chart(
         "collapse-depth",
@@ -300,7 +302,7 @@ def _cosines(pieces: Sequence[tuple[str, str]]) -> Chart:
     said = (
         alt.Chart(alt.NamedData("target"))
         .mark_text(align="left", baseline="bottom", fontSize=11)
-        .encode(x=alt.value(0), y=alt.value(-4), text="said:N")
+        .encode(x=alt.value(0), y=alt.value(-4), text=alt.Text("said:N"))
     )
     return Chart(
         "collapse-cosines",
@@ -324,7 +326,7 @@ def _angles(pieces: Sequence[tuple[str, str]]) -> Chart:
         .mark_bar(opacity=0.8)
         .encode(
             x=alt.X("low:Q", bin="binned", title="cosine", scale=alt.Scale(domain=[-1, 1])),
-            x2="high:Q",
+            x2=alt.X2("high:Q"),
             y=alt.Y("pairs:Q", title="pairs of classes"),
             tooltip=[
                 alt.Tooltip("low:Q", title="from", format=".2f"),
@@ -336,7 +338,7 @@ def _angles(pieces: Sequence[tuple[str, str]]) -> Chart:
     rule = (
         alt.Chart(alt.NamedData("target"))
         .mark_rule(color=_PREDICTED, strokeWidth=2.5)
-        .encode(x="target:Q", tooltip=[alt.Tooltip("target:Q", format=".4f")])
+        .encode(x=alt.X("target:Q"), tooltip=[alt.Tooltip("target:Q", format=".4f")])
     )
     return Chart(
         "collapse-angles",

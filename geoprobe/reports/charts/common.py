@@ -199,22 +199,21 @@ def tooltip(subject: Subject, *more: alt.Tooltip) -> list[alt.Tooltip]:
 
 def panels(subject: Subject, layered: Any, measures: Sequence[str], row: int = 96) -> Any:
     """One small panel a measure, each with its own scale, `row` pixels between rows."""
-    return (
-        layered.properties(width=250, height=140)
-        .facet(
-            facet=alt.Facet(
-                "title:N",
-                title=None,
-                sort=[subject.panel_title(m) for m in measures],
-                header=alt.Header(labelLimit=280, labelAnchor="start", labelAlign="left"),
-            ),
-            columns=3,
-            data=READINGS,
-            bounds="flush",
-            spacing={"row": row, "column": 58},
-        )
-        .resolve_scale(y="independent")
-        .resolve_axis(x="independent")
+    layered.width, layered.height = 250, 140
+    return layered.facet(
+        facet=alt.Facet(
+            "title:N",
+            title=None,
+            sort=[subject.panel_title(m) for m in measures],
+            header=alt.Header(labelLimit=280, labelAnchor="start", labelAlign="left"),
+        ),
+        columns=3,
+        data=READINGS,
+        bounds="flush",
+        spacing={"row": row, "column": 58},
+        resolve=alt.Resolve(
+            scale=alt.ScaleResolveMap(y="independent"), axis=alt.AxisResolveMap(x="independent")
+        ),
     )
 
 

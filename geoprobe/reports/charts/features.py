@@ -136,7 +136,7 @@ def _layers(
     dash = alt.StrokeDash("line:N", title=None, scale=dashes, legend=legend)
     given = base.transform_filter(f"datum.line == '{LINES['given']}'")
     ends = given.mark_rule() if bars else given.mark_area(opacity=0.22)
-    found = [ends.encode(x=x, y=y("lo"), y2="hi:Q", color=colour)]
+    found = [ends.encode(x=x, y=y("lo"), y2=alt.Y2("hi:Q"), color=colour)]
     if joined:
         line = base.mark_line(strokeWidth=1.5)
         found.append(line.encode(x=x, y=y(), color=colour, strokeDash=dash))
@@ -329,7 +329,7 @@ def _curve(subject: Subject, frame: pl.DataFrame) -> Chart:
         x=_samples_x("samples (tokens; log scale)"),
         y=alt.Y("value:Q", title=subject.title("effective_features"), axis=alt.Axis(tickCount=6)),
         color=_site_colour(_sites(subject, frame)),
-        detail="site:N",
+        detail=alt.Detail("site:N"),
         tooltip=[
             alt.Tooltip("site:N", title="site"),
             alt.Tooltip("sae:N", title="autoencoder"),

@@ -173,7 +173,7 @@ def sinks(subject: Subject) -> Section | None:
     offset = alt.XOffset("sinks:N", scale=alt.Scale(domain=names, paddingOuter=0.5))
     layered = alt.layer(
         base.mark_rule().encode(
-            x=x, xOffset=offset, y=value_y(MEASURE, "lo"), y2="hi:Q", color=colour
+            x=x, xOffset=offset, y=value_y(MEASURE, "lo"), y2=alt.Y2("hi:Q"), color=colour
         ),
         base.mark_point(filled=True, size=48, opacity=1).encode(
             x=x,
@@ -212,7 +212,7 @@ def _by_site(subject: Subject, chart: Any, title: str, *, size: int, labels: int
     base = bounds(chart)
     colour = run_colour(subject)
     x = site_x(subject.sites, labels)
-    parts = [base.mark_rule().encode(x=x, y=value_y(title, "lo"), y2="hi:Q", **colour)]
+    parts = [base.mark_rule().encode(x=x, y=value_y(title, "lo"), y2=alt.Y2("hi:Q"), **colour)]
     if is_path(subject.sites):
         parts.append(
             base.mark_line(strokeWidth=1.5, opacity=0.6).encode(x=x, y=value_y(title), **colour)

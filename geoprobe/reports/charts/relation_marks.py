@@ -80,7 +80,7 @@ def shares(title: str = "") -> Callable[[str], alt.Y]:
 
 def at_least(base: Any) -> Any:
     """An unseen mark that keeps an axis from ending below a tenth, or having no length at all."""
-    return base.mark_rule(opacity=0).encode(y=alt.datum(0.1))
+    return base.mark_rule(opacity=0).encode(y=alt.YDatum(0.1))
 
 
 def _top(frame: pl.DataFrame) -> float:
@@ -121,7 +121,7 @@ def cells(
     columns = max(1, frame["column"].n_unique())
     size = alt.ExprRef(f"width / {columns} < {_LEAST_CELL} ? 0 : 11")
     number = base.mark_text(fontSize=size).encode(
-        text="said:N",
+        text=alt.Text("said:N"),
         color=alt.condition(f"datum.value > {0.6 * top:.4g}", alt.value(_DARK), alt.value(BRIGHT)),
     )
     rect = base.mark_rect().encode(color=colour, tooltip=list(tips))
@@ -148,8 +148,10 @@ def lines(x: alt.X, y: Callable[[str], alt.Y], names: Sequence[str], base: Any, 
     colour = {name: encoding for name, encoding in look.items() if name == "color"}
     return [
         at_least(base),
-        base.mark_rule(opacity=0.55).encode(x=x, y=y("lo"), y2="hi:Q", **colour),
-        base.mark_line(strokeWidth=1.4).encode(x=x, y=y("value"), detail="relation:N", **colour),
+        base.mark_rule(opacity=0.55).encode(x=x, y=y("lo"), y2=alt.Y2("hi:Q"), **colour),
+        base.mark_line(strokeWidth=1.4).encode(
+            x=x, y=y("value"), detail=alt.Detail("relation:N"), **colour
+        ),
         base.mark_point(filled=True, size=34, opacity=1).encode(
             x=x, y=y("value"), tooltip=tips, **look
         ),

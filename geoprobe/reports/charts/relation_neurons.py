@@ -142,7 +142,7 @@ def _by_part(frame: pl.DataFrame, newest: str) -> Chart:
         ),
     )
     ends = base.mark_rule(color=GUIDE, strokeWidth=1.3).encode(
-        x=x, xOffset=offset, y=y("lo"), y2="hi:Q"
+        x=x, xOffset=offset, y=y("lo"), y2=alt.Y2("hi:Q")
     )
     gates = "outputs of the gate, of the up and of the down projection"
     if PARTS["gate"] not in there:

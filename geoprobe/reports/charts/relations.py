@@ -165,7 +165,7 @@ def _over_training(subject: Subject, frames: Frames, runs: Sequence[str]) -> Sec
     if COURSES["shared"] in measures:
         chance = alt.Chart().transform_filter("datum.line == 'chance'")
         dashed = chance.mark_line(color=GUIDE, strokeDash=[4, 3])
-        layers.append(dashed.encode(x=x, y=y("value"), detail="relation:N"))
+        layers.append(dashed.encode(x=x, y=y("value"), detail=alt.Detail("relation:N")))
         shared = (
             " Shared: of the neurons that a relation has at the newest checkpoint, those that are "
             "its neurons already; dashed: by chance."

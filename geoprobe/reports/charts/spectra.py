@@ -80,7 +80,7 @@ def _layers(subject: Subject, gathered: Spectra, *, context: bool) -> Any:
         now.mark_line(strokeWidth=2).encode(x=x, y=y, **colour),
         now.mark_point(filled=True, size=16, opacity=1).encode(x=x, y=y, tooltip=tips, **colour),
         fits.mark_line(strokeDash=[5, 3], strokeWidth=2, **line).encode(
-            x=x, y=y, detail="run:N", tooltip=fit_tips
+            x=x, y=y, detail=alt.Detail("run:N"), tooltip=fit_tips
         ),
         fits.mark_point(shape="diamond", filled=True, size=80, opacity=1, **own).encode(
             x=x, y=y, tooltip=fit_tips, **colour
@@ -90,7 +90,7 @@ def _layers(subject: Subject, gathered: Spectra, *, context: bool) -> Any:
         others = alt.Chart(alt.NamedData("context")).mark_line(
             opacity=0.3, strokeWidth=1, color="#8a9199"
         )
-        layers.insert(0, others.encode(x=x, y=y, detail="index:N"))
+        layers.insert(0, others.encode(x=x, y=y, detail=alt.Detail("index:N")))
     return alt.layer(*layers).properties(width="container", height=360)
 
 

@@ -176,7 +176,7 @@ def _histogram(frames: Frames, first: str, newest: str) -> Chart:
         .mark_bar(opacity=0.85, binSpacing=0)
         .encode(
             x=x,
-            x2="high:Q",
+            x2=alt.X2("high:Q"),
             y=alt.Y("features:Q", title="features (rows)", axis=alt.Axis(tickCount=5)),
             tooltip=[
                 alt.Tooltip("low:Q", title="D from", format=".3f"),
@@ -200,7 +200,7 @@ def _histogram(frames: Frames, first: str, newest: str) -> Chart:
         shift = 3 if align == "left" else -3
         some = plateaus.transform_filter(alt.FieldOneOfPredicate("name", list(names)))
         text = some.mark_text(align=align, dx=shift, fontSize=10.5, baseline="bottom", opacity=0.8)
-        layers.append(text.encode(x=at, y=alt.value(-3 - 14 * row), text="name:N"))
+        layers.append(text.encode(x=at, y=alt.value(-3 - 14 * row), text=alt.Text("name:N")))
     colour = alt.Color(
         "what:N",
         title=None,
@@ -213,7 +213,7 @@ def _histogram(frames: Frames, first: str, newest: str) -> Chart:
     there = alt.Chart(alt.NamedData("gathered")).mark_text(
         align="left", dx=4, dy=8, fontSize=11, fontWeight="bold"
     )
-    layers.append(there.encode(x=at, y=alt.value(0), text="said:N"))
+    layers.append(there.encode(x=at, y=alt.value(0), text=alt.Text("said:N")))
     sources = {
         "bars": Source(_BARS, {}, steps),
         "means": Source(_MEANS, {}, steps),
@@ -312,14 +312,14 @@ def _layers(x: alt.X, colour: Mapping[str, Any], *, bars: bool, joined: bool = T
         lo=f"datum.value - {error}", hi=f"datum.value + {error}"
     )
     ends = given.mark_rule() if bars else given.mark_area(opacity=0.22)
-    found = [ends.encode(x=x, y=y("lo"), y2="hi:Q", **colour)]
+    found = [ends.encode(x=x, y=y("lo"), y2=alt.Y2("hi:Q"), **colour)]
     for name, dash in (("null", [5, 3]), ("bound", [1.5, 3])):
         stroke: dict[str, Any] = {"strokeDash": dash, "strokeWidth": 1.3, "opacity": 0.8}
         if not colour:
             stroke["color"] = _GUIDE
         if joined:
             drawn = line(name).mark_line(**stroke)
-            found.append(drawn.encode(x=x, y=y(), detail="kind:N", **colour))
+            found.append(drawn.encode(x=x, y=y(), detail=alt.Detail("kind:N"), **colour))
         # A single place has no line.
         shape = "diamond" if name == "null" else "stroke"
         point: dict[str, Any] = {
@@ -333,7 +333,7 @@ def _layers(x: alt.X, colour: Mapping[str, Any], *, bars: bool, joined: bool = T
         found.append(line(name).mark_point(**point).encode(x=x, y=y(), tooltip=_tips(), **colour))
     if joined:
         drawn = given.mark_line(strokeWidth=1.5)
-        found.append(drawn.encode(x=x, y=y(), detail="kind:N", **colour))
+        found.append(drawn.encode(x=x, y=y(), detail=alt.Detail("kind:N"), **colour))
     points = given.mark_point(filled=True, size=22, opacity=1)
     found.append(points.encode(x=x, y=y(), tooltip=_tips(), **colour))
     return found

@@ -110,7 +110,9 @@ def _band(
     place = alt.Tooltip("x:Q", title=subject.axis.field.replace("_", " "), format=",")
     tips = [place] if subject.axis.field != "index" else []
     return [
-        base.mark_area(opacity=0.22).encode(x=x, y=value_y(title, "lo"), y2="hi:Q", **colour),
+        base.mark_area(opacity=0.22).encode(
+            x=x, y=value_y(title, "lo"), y2=alt.Y2("hi:Q"), **colour
+        ),
         base.mark_line(strokeWidth=thickness).encode(x=x, y=value_y(title), **colour),
         base.mark_point(filled=True, size=size, opacity=1).encode(
             x=x, y=value_y(title), tooltip=tooltip(subject, *tips), **colour
@@ -149,7 +151,7 @@ def _shading(subject: Subject) -> alt.Chart:
         .mark_rect(opacity=0.17)
         .encode(
             x=training_x(subject.axis, "x0"),
-            x2="x1:Q",
+            x2=alt.X2("x1:Q"),
             fill=alt.Fill(
                 "name:N",
                 title=None,
@@ -169,7 +171,7 @@ def _phase_strip(subject: Subject) -> Chart:
         .mark_bar(height=14, opacity=0.75)
         .encode(
             x=training_x(subject.axis, "x0"),
-            x2="x1:Q",
+            x2=alt.X2("x1:Q"),
             y=alt.Y("run:N", sort=list(subject.runs), title=None, axis=alt.Axis(labelLimit=140)),
             color=alt.Color(
                 "name:N",

@@ -1,0 +1,156 @@
+"""Static pictures of a long report, drawn beside the rest of it by a process of its own.
+
+The renderer holds Python's lock while it draws, so a thread would not help. The painter is another
+interpreter: a chart goes in as a line of JSON, its picture comes out as one. Whoever draws a
+picture, its bytes are the same; and what the painter cannot do is done here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import Any, NamedTuple
+
+from geoprobe.reports import pictures, theme
+
+LEAST_READINGS = 10_000
+"""A report of fewer is written before a painter has begun."""
+_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+_CODE += f"from {__name__} import serve; serve()"
+
+
+class Drawing(NamedTuple):
+    """A chart to be drawn.
+
+    Attributes:
+        spec: Vega-Lite, with data.
+        marks: About how many marks it draws.
+        width: In pixels, where it may stretch.
+    """
+
+    spec: dict[str, Any]
+    marks: int
+    width: int
+
+
+def picture(drawing: Drawing) -> str:
+    """A picture as a data URI."""
+    image = theme.picture(drawing.spec, marks=drawing.marks, width=drawing.width)
+    return pictures.lean(image)
+
+
+class Painter:
+    """Draws pictures, and makes the charts' script; with a process of its own, meanwhile."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
+        self._process = process
+        self._script: str | None = None
+        self._drawings: Sequence[Drawing] = ()
+        self._left: deque[int] = deque()
+        self._done: dict[int, str] = {}
+        self._given = Event()
+        self._thread = Thread(target=self._work, daemon=True)
+        if process is not None:
+            self._thread.start()
+
+    def begin(self, drawings: Sequence[Drawing]) -> None:
+        """Begins pictures, those of the most marks first."""
+        self._drawings = drawings
+        self._left.extend(sorted(range(len(drawings)), key=lambda place: -drawings[place].marks))
+        self._given.set()
+
+    def finish(self) -> tuple[list[str], str]:
+        """The pictures that were begun, in their order, and the charts' script."""
+        with suppress(IndexError):
+            while True:
+                place = self._left.pop()
+                self._done[place] = picture(self._drawings[place])
+        if self._process is not None:
+            self._thread.join()
+        # Where the process ended early, all that it left.
+        found = [self._done.get(i) or picture(one) for i, one in enumerate(self._drawings)]
+        return found, self._script or theme.script_bundle()
+
+    def end(self) -> None:
+        """Ends the process, and with it the thread."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._given.set()
+        self._thread.join()
+        with suppress(OSError), self._process:  # what is still in its pipe goes nowhere
+            pass
+
+    def _work(self) -> None:
+        with suppress(OSError, ValueError, IndexError):
+            self._script = self._answer()  # made while there is nothing to draw yet
+            self._given.wait()
+            while True:
+                place = self._left.popleft()
+                self._ask(self._drawings[place])
+                self._done[place] = self._answer()
+
+    def _ask(self, drawing: Drawing) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(drawing).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        answer: str = json.loads(self._process.stdout.readline())
+        return answer
+
+
+@contextmanager
+def painter(readings: int) -> Iterator[Painter]:
+    """Whoever draws a report of so many readings."""
+    found = Painter(_process() if readings >= LEAST_READINGS and _cores() > 1 else None)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _process() -> subprocess.Popen[bytes] | None:
+    """Another interpreter that serves; None where none can be had."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        return None
+    try:
+        return subprocess.Popen(
+            # -P: nothing of the folder that a user happens to be in is imported.
+            [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return None
+
+
+def serve() -> None:
+    """Gives the charts' script, then a picture for each chart that comes in."""
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # no library writes among the answers
+
+    def give(answer: str) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    give(theme.script_bundle())
+    theme.svg({"data": {"values": []}, "mark": "point"}, 10)  # to have the renderer begin
+    for line in sys.stdin.buffer:
+        give(picture(Drawing(*json.loads(line))))
