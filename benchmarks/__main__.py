@@ -22,6 +22,7 @@ NAMES = {
     "relations_of_facts": "relation-specific neurons, whole (SmolLM2-135M)",
     "check": "false alarms and misses of `geoprobe check` (demo series)",
     "report": "size of the report of a long scan, and the time to write it",
+    "cuda": "what an accelerator changes, where there is one (demo series; 1.1 B parameters)",
     "today": "against output_hidden_states and reptrix",
 }
 

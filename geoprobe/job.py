@@ -285,6 +285,11 @@ def device_named(name: str | None) -> Any:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
+        if "out of memory" in str(error):
+            raise UsageError(
+                f"--device {name}: its memory is full, by another program as nothing is on it yet; "
+                "wait for that, or give another device or cpu."
+            ) from error
         raise UsageError(
             f"--device {name}: this machine has no such device; leave it out or give cpu."
         ) from error

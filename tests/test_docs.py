@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import NAMES
 from scripts import make_docs as docs
 from scripts.docs_pages import GROUPS, PAGES
 from scripts.docs_parts import Page, Step
@@ -197,3 +198,15 @@ def test_the_code_of_a_failed_check_is_shown_and_read_back(tmp_path: Path) -> No
     text = docs.render(replace(SMALL, steps=(step,)), {step.command: "out"}, tmp_path)
     assert "out\n$ echo $?\n3\n```" in text
     assert docs.outputs_of(text) == {step.command: "out"}
+
+
+def test_benchmarks_that_are_named_exist() -> None:
+    root = docs.DOCS.parent
+    texts = [(root / name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md", "Makefile")]
+    named = re.findall(r"-m benchmarks (\w+)", "\n".join(texts))
+    assert "cuda" in named
+    assert set(named) <= set(NAMES)
+    files = {
+        file.stem for file in (root / "benchmarks").glob("*.py") if "def run(" in file.read_text()
+    }
+    assert files == set(NAMES)

@@ -14,6 +14,7 @@ from torch import nn
 
 import geoprobe
 from geoprobe.errors import CheckpointError, UsageError
+from geoprobe.job import device_named
 from geoprobe.models.capture import Capture
 from geoprobe.models.examples import example
 from geoprobe.models.footprint import pass_bytes
@@ -209,3 +210,12 @@ def test_a_live_module_must_hold_its_weights(folder: Path, monkeypatch: pytest.M
     model = Loader(device_map="auto").load(checkpoint(folder)).model
     with pytest.raises(UsageError, match="must hold its weights"):
         geoprobe.measure(model=model, tokenizer=tiny_tokenizer(), text=tiny_text(40))
+
+
+def test_a_full_accelerator_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*size: int, device: torch.device) -> None:
+        raise RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'")
+
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(UsageError, match=r"--device cuda: its memory is full"):
+        device_named("cuda")

@@ -8,7 +8,7 @@ from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.registry import ONLY_EXACT, measure
-from geoprobe.measures.superposition import Matrix, Rows, as_rows, row_norms
+from geoprobe.measures.rows import Blocks, Matrix, as_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,8 +79,9 @@ def coherence(rows: Matrix, *, block: int = BLOCK) -> float:
 def closest_pair(rows: Matrix, *, block: int = BLOCK) -> Closest:
     """The two rows of the largest |cosine|; of several pairs any.
 
-    The products are taken in float32 over the upper triangle, and those that by its rounding may be
-    the largest again in float64. Where two rows are the same the search stops.
+    On the processor products are taken in float32 over the upper triangle, and those that by its
+    rounding may be the largest again in float64; on an accelerator all in float64. Where two rows
+    are the same the search stops.
 
     Args:
         rows: Features (n, m).
@@ -92,9 +93,11 @@ def closest_pair(rows: Matrix, *, block: int = BLOCK) -> Closest:
     """
     given = as_rows(rows)
     n, m = given.shape
-    norms = row_norms(given)
+    norms = given.norms()
     if np.count_nonzero(norms) < 2:
         raise Undefined("fewer than two rows are not zero")
+    if not isinstance(given, Blocks):
+        return Closest(*given.closest())
     # Each of the two unit rows is rounded once, and each sum m times (Higham 2002, section 3.1).
     rounding = (m + 4) * 2.0**-24
     best = Closest(0.0, *(int(i) for i in np.flatnonzero(norms)[:2]))
@@ -111,7 +114,7 @@ def closest_pair(rows: Matrix, *, block: int = BLOCK) -> Closest:
     return best
 
 
-def _units(rows: Rows, norms: Array, at: slice) -> NDArray[np.float32]:
+def _units(rows: Blocks, norms: Array, at: slice) -> NDArray[np.float32]:
     block = np.asarray(rows[at])
     scale = np.where(norms[at] > 0, norms[at], 1.0)[:, None]
     # In float64 where float32 has no room for the norm itself.
@@ -123,7 +126,7 @@ def _units(rows: Rows, norms: Array, at: slice) -> NDArray[np.float32]:
 def _better(
     best: Closest,
     products: NDArray[np.float32],
-    rows: Rows,
+    rows: Blocks,
     norms: Array,
     corner: tuple[int, int],
     rounding: float,
@@ -150,7 +153,7 @@ def _better(
 
 
 def _of_block(
-    best: Closest, rows: Rows, norms: Array, corner: tuple[int, int], shape: tuple[int, ...]
+    best: Closest, rows: Blocks, norms: Array, corner: tuple[int, int], shape: tuple[int, ...]
 ) -> Closest:
     """The same of a block with many pairs that are about as close."""
     step = max(1, _EXACT_NUMBERS // rows.shape[1])
@@ -166,8 +169,9 @@ def _of_block(
     return best
 
 
-def _exact(rows: Rows, norms: Array, index: NDArray[np.int64]) -> Array:
+def _exact(given: Blocks, norms: Array, index: NDArray[np.int64]) -> Array:
     """Unit rows of these indices in float64; zero rows stay zero."""
+    rows = given.rows
     if isinstance(rows, np.ndarray):
         found = rows[index].astype(np.float64)
     elif len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():

@@ -95,7 +95,22 @@ def eigenvalues(matrix: Any) -> Array:
         Undefined: It holds a NaN or an infinity, or is not positive semidefinite.
     """
     square = _square(matrix)
-    values = np.asarray(np.linalg.eigvalsh(square, UPLO="L")[::-1], dtype=np.float64)
+    return clean(np.linalg.eigvalsh(square, UPLO="L"))
+
+
+def clean(solved: Any) -> Array:
+    """Eigenvalues as a solver gives them for a positive semidefinite matrix.
+
+    Args:
+        solved: Shape (d,), in any order.
+
+    Returns:
+        Shape (d,), descending. Negative ones within rounding of zero are given as 0.
+
+    Raises:
+        Undefined: The matrix is not positive semidefinite.
+    """
+    values = np.sort(np.asarray(solved, dtype=np.float64))[::-1]
     allowed = 64 * len(values) * EPS * float(np.abs(values).max())
     if values[-1] < -allowed:
         raise Undefined(

@@ -11,7 +11,7 @@ from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.registry import ONLY_EXACT, measure
-from geoprobe.measures.superposition import Matrix, as_rows, blocks, row_norms
+from geoprobe.measures.rows import Matrix, as_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,13 +186,5 @@ def paired_cosines(first: Matrix, second: Matrix) -> Array:
     one, other = as_rows(first), as_rows(second)
     if tuple(one.shape) != tuple(other.shape):
         raise Undefined(f"the shapes {tuple(one.shape)} and {tuple(other.shape)} differ")
-    sizes = row_norms(one), row_norms(other)
-    there = (sizes[0] > 0) & (sizes[1] > 0)
-    found = np.full(one.shape[0], np.nan)
-    for (at, a), (_, b) in zip(blocks(one), blocks(other), strict=True):
-        units = (
-            block / np.where(there[at], size[at], 1.0)[:, None]
-            for block, size in zip((a, b), sizes, strict=True)
-        )
-        found[at] = np.where(there[at], np.einsum("ij,ij->i", *units), np.nan)
-    return np.asarray(np.clip(found, -1.0, 1.0))
+    there = (one.norms() > 0) & (other.norms() > 0)
+    return np.where(there, np.clip(one.cosines(other), -1.0, 1.0), np.nan)

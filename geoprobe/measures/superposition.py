@@ -1,22 +1,19 @@
 """Superposition in a matrix: how the features in its rows share its dimensions.
 
-Section 4 of the method. Rows W_i are n features in m dimensions. Matrices are read in blocks of
-rows and summed in float64, so that beside one there is room for an m x m (or, of fewer rows than
-dimensions, n x n) Gram matrix alone; what is no NumPy array, such as weights of half precision on
-a GPU, need only have a shape and give its rows by a slice.
+Section 4 of the method. Rows W_i are n features in m dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from geoprobe.errors import UsageError
 from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
-from geoprobe.measures.eigen import eigenvalues, no_convention, numerical_rank
+from geoprobe.measures.eigen import clean, eigenvalues, no_convention, numerical_rank
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.registry import ONLY_EXACT, measure
+from geoprobe.measures.rows import Gram, Matrix, as_rows, gram, row_norms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,24 +23,6 @@ if TYPE_CHECKING:
 else:
     np = Lazy("numpy")
 
-
-class Rows(Protocol):
-    """A matrix (n, m) that gives its rows, of any float type, by a slice."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, m)."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Rows (k, m) as an array."""
-        ...
-
-
-Matrix: TypeAlias = "ArrayLike | Rows"
-
-_BLOCK_NUMBERS = 2**21
-"""Numbers of a matrix that are held in float64 at a time: 16 MiB."""
 
 PLATEAUS: Mapping[str, float] = {
     "its own dimension": 1.0,
@@ -65,96 +44,6 @@ CONVENTIONS = {
     "unit_rows": "rows that are not zero, each scaled to norm 1: the rows over the dimensions; "
     "where the scale of a row means nothing",
 }
-
-
-def as_rows(rows: Matrix) -> Rows:
-    """A matrix as what gives its rows.
-
-    Raises:
-        UsageError: It has not two dimensions.
-        Undefined: It is empty.
-    """
-    found: Any = rows if hasattr(rows, "shape") else np.asarray(rows, dtype=np.float64)
-    if len(found.shape) != 2:
-        raise UsageError(
-            f"The matrix has shape {tuple(found.shape)}, but superposition is measured on rows of "
-            "features: give two dimensions (features, dimensions)."
-        )
-    if 0 in found.shape:
-        raise Undefined(f"the matrix has shape {tuple(found.shape)}: it is empty")
-    known: Rows = found
-    return known
-
-
-def blocks(rows: Rows) -> Iterator[tuple[slice, Array]]:
-    """The rows block by block, in float64 (k, m).
-
-    Raises:
-        Undefined: There is a NaN or an infinity.
-    """
-    n, m = rows.shape
-    step = max(1, _BLOCK_NUMBERS // m)
-    for start in range(0, n, step):
-        at = slice(start, min(start + step, n))
-        block = np.asarray(rows[at], dtype=np.float64)
-        if not np.isfinite(block).all():
-            raise Undefined("the matrix holds a NaN or an infinity")
-        yield at, block
-
-
-def row_norms(rows: Matrix) -> Array:
-    """Euclidean norm of each row (n,), in the unit of the matrix."""
-    given = as_rows(rows)
-    found = np.empty(given.shape[0])
-    for at, block in blocks(given):
-        found[at] = _norms(block)
-    return found
-
-
-class Gram(NamedTuple):
-    """A Gram matrix of the side that is smaller.
-
-    Attributes:
-        matrix: W^T W (m, m), or W W^T (n, n) where `of_rows`.
-        of_rows: Whether it is that of the rows.
-        rows: Rows that are not zero.
-        width: Dimensions m.
-    """
-
-    matrix: Array
-    of_rows: bool
-    rows: int
-    width: int
-
-
-def gram(rows: Matrix, *, unit: bool = False) -> Gram:
-    """The Gram matrix of the smaller side, in float64.
-
-    Args:
-        rows: Shape (n, m).
-        unit: Whether rows are scaled to norm 1; zero rows stay zero.
-
-    Raises:
-        Undefined: There is a NaN or an infinity.
-    """
-    given = as_rows(rows)
-    n, m = given.shape
-    of_rows, present = n < m, 0
-    found = np.zeros((n, n) if of_rows else (m, m))
-    for at, block in blocks(given):
-        norms = _norms(block)
-        present += int(np.count_nonzero(norms))
-        block = _units(block, norms) if unit else block
-        if not of_rows:
-            found += block.T @ block
-            continue
-        for to, other in blocks(given):
-            if to.start < at.start:
-                continue
-            other = _units(other, _norms(other)) if unit else other
-            found[at, to] = block @ other.T
-            found[to, at] = found[at, to].T
-    return Gram(found, of_rows, present, m)
 
 
 @measure(
@@ -196,7 +85,7 @@ def dimensionality(rows: Matrix) -> Array:
         Undefined: It is empty, or there is a NaN or an infinity.
     """
     given = as_rows(rows)
-    size = gram(given)
+    size = given.gram(unit=False)
     total = float(np.trace(size.matrix))
     found = np.zeros(given.shape[0])
     if not total:
@@ -208,12 +97,8 @@ def dimensionality(rows: Matrix) -> Array:
         there = own > 0
         found[there] = own[there] ** 2 / (scaled[there] ** 2).sum(1)
     else:
-        for at, block in blocks(given):
-            norms = _norms(block)
-            units = _units(block, norms)
-            shared = ((units @ scaled) * units).sum(1)
-            own = norms**2 / total
-            found[at] = np.divide(own, shared, out=np.zeros(len(own)), where=shared > 0)
+        own, shared = given.norms() ** 2 / total, given.forms(scaled)
+        np.divide(own, shared, out=found, where=shared > 0)
     return np.minimum(found, 1.0)  # rounding may go beyond
 
 
@@ -382,7 +267,8 @@ def matrix_rank(rows: Matrix | Gram) -> int:
         Undefined: It is empty, or there is a NaN or an infinity.
     """
     found = rows if isinstance(rows, Gram) else gram(rows, unit=True)
-    return numerical_rank(eigenvalues(found.matrix))
+    solved = eigenvalues(found.matrix) if found.solve is None else clean(found.solve())
+    return numerical_rank(solved)
 
 
 @measure(
@@ -477,14 +363,3 @@ def _features(rows: Matrix, name: str, convention: str) -> float:
         raise no_convention(name, convention, tuple(CONVENTIONS))
     norms = row_norms(rows)
     return float((norms**2).sum() if convention == "raw" else np.count_nonzero(norms))
-
-
-def _norms(block: Array) -> Array:
-    """Norms of rows, however large or small they are."""
-    largest = np.abs(block).max(1)
-    safe = np.where(largest > 0, largest, 1.0)[:, None]
-    return np.asarray(np.sqrt(((block / safe) ** 2).sum(1)) * largest)
-
-
-def _units(block: Array, norms: Array) -> Array:
-    return np.asarray(block / np.where(norms > 0, norms, 1.0)[:, None])

@@ -23,15 +23,15 @@ from geoprobe.probes.superposition_names import (
     INPUTS,
     KINDS,
     Named,
-    WeightRows,
     check_names,
     choose,
     weight_sites,
 )
+from geoprobe.probes.superposition_rows import with_rows
 from geoprobe.probes.superposition_weights import (
     FIXED,
     NAME,
-    GaussianRows,
+    gaussian_rows,
     matrix_readings,
     operations,
 )
@@ -203,7 +203,8 @@ class SuperpositionProbe:
             outcome.add(_of_site(site, state))
         if self.survey.rehearsal:  # what the weights will take
             width = self.survey.layout.width
-            matrix_readings("", GaussianRows(_REHEARSED_ROWS * width, width, 1))
+            n = _REHEARSED_ROWS * width
+            matrix_readings("", gaussian_rows(n, width, 1, self.survey.device))
         return outcome
 
 
@@ -331,14 +332,8 @@ class WeightStudy:
         for matrix in chosen.matrices:
             outcome.add(self._of(matrix, subject.seed))
         for coder in self.coders:
-            outcome.add(
-                matrix_readings(
-                    f"decoder:{coder.name}" + (f"@{coder.site}" if coder.site else ""),
-                    WeightRows(coder.decoder),
-                    subject.seed,
-                    skip_coherence=self.options.skip_coherence,
-                )
-            )
+            site = f"decoder:{coder.name}" + (f"@{coder.site}" if coder.site else "")
+            outcome.add(self._read(site, coder.decoder, subject.seed))
         for first, second in chosen.tied:
             outcome.findings.append(
                 {
@@ -352,18 +347,12 @@ class WeightStudy:
         return outcome
 
     def _of(self, matrix: Named, seed: int) -> Outcome:
-        site, rows = matrix.site, WeightRows(matrix.weight)
+        site = matrix.site
         neurons = kind_of(site) in (*INPUTS, "mlp.out")
-        found = matrix_readings(
-            site,
-            rows,
-            seed,
-            skip_coherence=self.options.skip_coherence,
-            each_norm=neurons,
-        )
+        found = self._read(site, matrix.weight, seed, each_norm=neurons)
         if matrix.partner is None:
             return found
-        cosines = paired_cosines(rows, WeightRows(matrix.partner))
+        cosines = with_rows(paired_cosines, matrix.weight, matrix.partner)
         keys: dict[str, Key] = {"of": "weights", "rows": "given"}
         value = evaluate(measures.in_out_cosine, cosines)
         found.readings.append(
@@ -371,6 +360,15 @@ class WeightStudy:
         )
         found.arrays[f"{NAME}/{site}/in_out_cosine"] = cosines.astype(np.float32)
         return found
+
+    def _read(self, site: str, weight: Tensor, seed: int, *, each_norm: bool = False) -> Outcome:
+        skip = self.options.skip_coherence
+        return with_rows(
+            lambda rows: matrix_readings(
+                site, rows, seed, skip_coherence=skip, each_norm=each_norm
+            ),
+            weight,
+        )
 
 
 def _absent(missing: dict[str, str], layout: Layout, outcome: Outcome) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers.pytorch_utils import Conv1D
 
@@ -18,7 +17,6 @@ from geoprobe.models.layout import Layout, kind_of
 from geoprobe.models.weights import shown
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from geoprobe.models.capture import Capture
@@ -30,23 +28,6 @@ INPUTS = ("mlp.in", "mlp.gate", "mlp.up")
 """Kinds of sites whose rows are the input weights of neurons; `mlp.in` is the word for all."""
 
 _TRANSPOSED = ".T"
-
-
-class WeightRows:
-    """Rows of a parameter as NumPy has them, some at a time, wherever it is and however precise.
-
-    Args:
-        weight: The parameter (n, m), or a view of it.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight.detach()
-        self.shape: tuple[int, ...] = tuple(weight.shape)
-
-    def __getitem__(self, rows: slice) -> NDArray[np.floating]:
-        some = self._weight[rows]
-        kept = torch.promote_types(some.dtype, torch.float32)
-        return np.asarray(some.to("cpu", kept).numpy())
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,22 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from geoprobe import measures
 from geoprobe.errors import CheckpointError
 from geoprobe.measures.estimate import Undefined
+from geoprobe.measures.rows import Matrix, as_rows
 from geoprobe.measures.superposition import (
     CONVENTIONS,
     PLATEAUS,
     TOLERANCE,
-    Gram,
-    Matrix,
-    as_rows,
-    gram,
     plateau_share,
     plateau_surroundings,
-    row_norms,
 )
 from geoprobe.probes.base import Outcome
 from geoprobe.probes.readings import A_NULL, Value, evaluate, jackknifed
+from geoprobe.probes.superposition_rows import DeviceRows, multiplies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,6 +86,14 @@ class GaussianRows:
         return np.concatenate(found)[start - offset : stop - offset]
 
 
+def gaussian_rows(n: int, m: int, seed: int, device: torch.device) -> Matrix:
+    """The same numbers, on an accelerator all at once."""
+    drawn = GaussianRows(n, m, seed)
+    if not multiplies(device):
+        return drawn
+    return DeviceRows(torch.from_numpy(drawn[0:n]).to(device))
+
+
 class _Null(NamedTuple):
     dimensionality: float
     interference: Value
@@ -95,9 +101,9 @@ class _Null(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _null(n: int, m: int, seed: int) -> _Null:
+def _null(n: int, m: int, seed: int, device: torch.device) -> _Null:
     """The same of independent Gaussian rows; once for all matrices of a shape."""
-    drawn = GaussianRows(n, m, seed)
+    drawn = as_rows(gaussian_rows(n, m, seed, device))
     values = measures.dimensionality(drawn)
     mean = "there are fewer than two rows" if n < 2 else measures.interference(drawn)
     return _Null(float(values.mean()), mean, plateau_share(values))
@@ -139,12 +145,14 @@ def matrix_readings(
     given = as_rows(rows)
     n, m = given.shape
     try:
-        norms = row_norms(given)
+        norms = given.norms()
     except Undefined as undefined:
         raise CheckpointError(
             f"the weights {name} cannot be measured: {undefined.reason}."
         ) from None
-    outcome, null = Outcome(), _null(n, m, seed)
+    outcome = Outcome()
+    device = rows.device if isinstance(rows, DeviceRows) else torch.device("cpu")
+    null = _null(n, m, seed, device)
 
     def add(
         measure: str,
@@ -162,7 +170,7 @@ def matrix_readings(
     add("dimensionality", float(values.mean()))
     add("dimensionality", null.dimensionality, A_NULL, "gaussian")
     add("dimensionality_sum", measures.total_dimensionality(values))
-    units: Gram = gram(given, unit=True)
+    units = given.gram(unit=True)
     add("matrix_rank", float(measures.matrix_rank(units)))
     add("interference", evaluate(measures.interference, units))
     add("interference", null.interference, A_NULL, "gaussian")

@@ -16,7 +16,8 @@ from geoprobe.errors import UsageError
 from geoprobe.measures import Undefined
 from geoprobe.measures.neurons import excess_kurtosis, paired_cosines, top_share
 from geoprobe.measures.registry import card, cards
-from geoprobe.measures.superposition import gram, plateau_surroundings, row_norms
+from geoprobe.measures.rows import gram, row_norms
+from geoprobe.measures.superposition import plateau_surroundings
 
 
 def regular(n: int) -> np.ndarray:

@@ -21,7 +21,8 @@ from geoprobe.models.capture import Capture
 from geoprobe.models.layout import find_layout
 from geoprobe.probes import superposition as probes_superposition
 from geoprobe.probes.superposition import MOST_ROTATIONS, rotations_of
-from geoprobe.probes.superposition_names import WeightRows, choose, missing_kinds, weight_sites
+from geoprobe.probes.superposition_names import choose, missing_kinds, weight_sites
+from geoprobe.probes.superposition_rows import WeightRows
 from geoprobe.probes.superposition_weights import GaussianRows, matrix_readings
 from geoprobe.statistics.neurons import Rotation
 from tests.conftest import DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_text, tiny_tokenizer
