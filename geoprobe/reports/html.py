@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from geoprobe.errors import UsageError
 from geoprobe.reports import embed, theme, words
-from geoprobe.reports.charts import sections
+from geoprobe.reports.charts import of_spectra, sections
 from geoprobe.reports.check_frames import check_frames, check_lines
 from geoprobe.reports.collapse_frames import collapse_frames
 from geoprobe.reports.features_frames import features_frames
 from geoprobe.reports.painter import Drawing, Painter, painter
-from geoprobe.reports.parts import Section, Tables, filled
+from geoprobe.reports.parts import Chart, Filled, Section, Tables, filled
 from geoprobe.reports.relations_frames import relations_frames
 from geoprobe.reports.sinks import sink_frames
 from geoprobe.reports.spectra import gather
@@ -100,19 +100,19 @@ def write_charts(runs: Sequence[Run], directory: Path | str, image: str = "png")
 
 def render(subject: Subject, verdict: Verdict | None = None) -> str:
     """The report of a subject as HTML text."""
-    with painter(subject.readings.height) as drawing:
+    with painter(sum(run.size for run in subject.runs.values())) as drawing:
         return _rendered(subject, verdict, drawing)
 
 
 def _rendered(subject: Subject, verdict: Verdict | None, drawing: Painter) -> str:
-    parts, tables = _parts(subject, verdict)
-    kept = kept_readings(subject.readings, subject.keys)
-    parts, tables = fewer_steps(parts, {**tables, "readings": kept.table})
-    shown = [
-        (section, [(c, filled(c, section, tables, subject)) for c in section.charts])
-        for section in parts
-    ]
-    drawing.begin([Drawing(f.spec, f.marks, c.width) for _, charts in shown for c, f in charts])
+    kept, spectral = kept_readings(subject.readings, subject.keys), _spectral(subject)
+    spectral = spectral._replace(tables={**spectral.tables, "readings": kept.table})
+    # What can be drawn is begun; which checkpoints one can step to changes nothing of it.
+    begun = _filled([*spectral.leading, *spectral.others], spectral.tables, subject)
+    drawing.begin(_drawings(begun))
+    parts, tables = fewer_steps(*_parts(subject, verdict, spectral))
+    shown = _filled(parts, tables, subject)
+    drawing.begin(_drawings(shown))
     blob = embed.Blob()
     data = embed.packed(
         {
@@ -130,7 +130,6 @@ def _rendered(subject: Subject, verdict: Verdict | None, drawing: Painter) -> st
     )
     described, script = page(subject), _asset("report.js")
     drawn, bundle = drawing.finish()
-    images = iter(drawn)
     text: str = (
         _environment()
         .get_template("report.html.j2")
@@ -144,7 +143,9 @@ def _rendered(subject: Subject, verdict: Verdict | None, drawing: Painter) -> st
             sections=[
                 {
                     "part": section,
-                    "charts": [{"part": c, "shown": f, "picture": next(images)} for c, f in charts],
+                    "charts": [
+                        {"part": c, "shown": f, "picture": drawn[c.name]} for c, f in charts
+                    ],
                 }
                 for section, charts in shown
             ],
@@ -174,7 +175,15 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _parts(subject: Subject, verdict: Verdict | None = None) -> tuple[list[Section], Tables]:
+class _Spectral(NamedTuple):
+    """Sections of the leading measures and of all others, and the tables behind both."""
+
+    leading: list[Section]
+    others: list[Section]
+    tables: Tables
+
+
+def _spectral(subject: Subject) -> _Spectral:
     spectra = gather(subject.ranked)
     tables: dict[str, pl.DataFrame] = {
         "readings": subject.readings,
@@ -182,15 +191,32 @@ def _parts(subject: Subject, verdict: Verdict | None = None) -> tuple[list[Secti
         "fits": spectra.fits,
         "phases": _phase_table(subject),
     }
+    return _Spectral(*of_spectra(subject, spectra), tables)
+
+
+def _parts(
+    subject: Subject, verdict: Verdict | None = None, spectral: _Spectral | None = None
+) -> tuple[list[Section], Tables]:
+    """All sections and the tables behind them."""
+    spectral = spectral or _spectral(subject)
     frames = sink_frames(subject) | collapse_frames(subject)
     frames |= features_frames(subject) | superposition_frames(subject)
     frames |= relations_frames(subject) | check_frames(subject, verdict)
-    shown = sections(subject, spectra, frames, verdict)
+    shown = sections(subject, (spectral.leading, spectral.others), frames, verdict)
     used = {
         source.table for part in shown for chart in part.charts for source in chart.sources.values()
     }
-    tables |= {name: frame for name, frame in frames.items() if name in used}
-    return shown, tables
+    return shown, {**spectral.tables, **{name: f for name, f in frames.items() if name in used}}
+
+
+def _filled(
+    parts: Sequence[Section], tables: Tables, subject: Subject
+) -> list[tuple[Section, list[tuple[Chart, Filled]]]]:
+    return [(part, [(c, filled(c, part, tables, subject)) for c in part.charts]) for part in parts]
+
+
+def _drawings(shown: Sequence[tuple[Section, list[tuple[Chart, Filled]]]]) -> dict[str, Drawing]:
+    return {c.name: Drawing(f.spec, f.marks, c.width) for _, charts in shown for c, f in charts}
 
 
 def _phase_table(subject: Subject) -> pl.DataFrame:

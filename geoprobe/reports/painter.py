@@ -12,15 +12,15 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
+from threading import Condition, Thread
 from typing import Any, NamedTuple
 
 from geoprobe.reports import pictures, theme
 
-LEAST_READINGS = 10_000
-"""A report of fewer is written before a painter has begun."""
+LEAST_BYTES = 2**21
+"""A report of fewer bytes of readings, about 10,000, is written before a painter has begun."""
 _CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
 _CODE += f"from {__name__} import serve; serve()"
 
@@ -51,50 +51,68 @@ class Painter:
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process
         self._script: str | None = None
-        self._drawings: Sequence[Drawing] = ()
-        self._left: deque[int] = deque()
-        self._done: dict[int, str] = {}
-        self._given = Event()
+        self._drawings: dict[str, Drawing] = {}
+        self._left: deque[str] = deque()
+        self._done: dict[str, str] = {}
+        self._complete = False
+        self._changed = Condition()
         self._thread = Thread(target=self._work, daemon=True)
         if process is not None:
             self._thread.start()
 
-    def begin(self, drawings: Sequence[Drawing]) -> None:
-        """Begins pictures, those of the most marks first."""
-        self._drawings = drawings
-        self._left.extend(sorted(range(len(drawings)), key=lambda place: -drawings[place].marks))
-        self._given.set()
+    def begin(self, drawings: Mapping[str, Drawing]) -> None:
+        """Begins pictures that are not begun yet, those of the most marks first.
 
-    def finish(self) -> tuple[list[str], str]:
-        """The pictures that were begun, in their order, and the charts' script."""
-        with suppress(IndexError):
-            while True:
-                place = self._left.pop()
-                self._done[place] = picture(self._drawings[place])
+        Args:
+            drawings: By the names of the charts.
+        """
+        new = {name: one for name, one in drawings.items() if name not in self._drawings}
+        with self._changed:
+            self._drawings |= new
+            self._left.extend(sorted(new, key=lambda name: -new[name].marks))
+            self._changed.notify()
+
+    def finish(self) -> tuple[dict[str, str], str]:
+        """All pictures that were begun, by name, and the charts' script."""
+        self._end_of_list()
+        while (name := self._next()) is not None:
+            self._done[name] = picture(self._drawings[name])
         if self._process is not None:
             self._thread.join()
         # Where the process ended early, all that it left.
-        found = [self._done.get(i) or picture(one) for i, one in enumerate(self._drawings)]
-        return found, self._script or theme.script_bundle()
+        for name in self._drawings.keys() - self._done.keys():
+            self._done[name] = picture(self._drawings[name])
+        return self._done, self._script or theme.script_bundle()
 
     def end(self) -> None:
         """Ends the process, and with it the thread."""
         if self._process is None:
             return
         self._process.kill()
-        self._given.set()
+        self._end_of_list()
         self._thread.join()
         with suppress(OSError), self._process:  # what is still in its pipe goes nowhere
             pass
 
+    def _end_of_list(self) -> None:
+        with self._changed:
+            self._complete = True
+            self._changed.notify()
+
+    def _next(self, *, largest: bool = False) -> str | None:
+        """The chart to be drawn next; waits for one until the list has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left or self._complete)
+            if not self._left:
+                return None
+            return self._left.popleft() if largest else self._left.pop()
+
     def _work(self) -> None:
-        with suppress(OSError, ValueError, IndexError):
+        with suppress(OSError, ValueError):
             self._script = self._answer()  # made while there is nothing to draw yet
-            self._given.wait()
-            while True:
-                place = self._left.popleft()
-                self._ask(self._drawings[place])
-                self._done[place] = self._answer()
+            while (name := self._next(largest=True)) is not None:
+                self._ask(self._drawings[name])
+                self._done[name] = self._answer()
 
     def _ask(self, drawing: Drawing) -> None:
         assert self._process is not None
@@ -110,9 +128,9 @@ class Painter:
 
 
 @contextmanager
-def painter(readings: int) -> Iterator[Painter]:
-    """Whoever draws a report of so many readings."""
-    found = Painter(_process() if readings >= LEAST_READINGS and _cores() > 1 else None)
+def painter(size: int) -> Iterator[Painter]:
+    """Whoever draws a report of so many bytes of readings."""
+    found = Painter(_process() if size >= LEAST_BYTES and _cores() > 1 else None)
     try:
         yield found
     finally:

@@ -301,6 +301,13 @@ class Run:
         )
         return frame
 
+    @property
+    def size(self) -> int:
+        """Bytes of the readings and findings of its checkpoints, as they are kept."""
+        labels = (str(entry["label"]) for entry in self.header["series"]["checkpoints"])
+        files = (self._file(label, _JSON) for label in labels)
+        return sum(file.stat().st_size for file in files if file.is_file())
+
     @cached_property
     def sites(self) -> list[str]:
         """Sites that have readings, in execution order."""

@@ -25,7 +25,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 @pytest.fixture(scope="module")
 def alone(subject: Subject) -> str:
     """The page as this process draws it."""
-    assert subject.readings.height < painter.LEAST_READINGS
+    assert sum(run.size for run in subject.runs.values()) < painter.LEAST_BYTES
     return render(subject)
 
 
@@ -41,7 +41,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
             started.append(process)
         return process
 
-    monkeypatch.setattr(painter, "LEAST_READINGS", 0)
+    monkeypatch.setattr(painter, "LEAST_BYTES", 0)
     monkeypatch.setattr(painter, "_cores", lambda: 2)
     monkeypatch.setattr(painter, "_process", start)
     return started
@@ -64,6 +64,7 @@ def test_the_page_is_the_same_when_all_is_drawn_beside(
     finish = painter.Painter.finish
 
     def patient(self: painter.Painter) -> Any:
+        self._end_of_list()
         self._thread.join(100)
         return finish(self)
 

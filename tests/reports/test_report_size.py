@@ -446,13 +446,39 @@ def test_a_report_of_150_checkpoints_and_33_layers_stays_below_5_mb(tmp_path: Pa
         with pytest.MonkeyPatch.context() as patch:
             _scaled(patch, checkpoints)
             if checkpoints == 25:  # only data grow; pictures take long
-                patch.setattr(painter, "LEAST_READINGS", 10**9)
+                patch.setattr(painter, "LEAST_BYTES", 10**9)
                 patch.setattr(painter, "picture", lambda drawing: "data:,")
             sizes[checkpoints] = benchmark.weighed(render(Subject.of([run])))
     growth = (sizes[25]["data"] - sizes[12]["data"]) / 13
     fixed = sizes[12]["size"] - sizes[12]["data"]
     assert 5_000 < growth < 20_000, sizes
     assert fixed + sizes[12]["data"] + (150 - 12) * growth < benchmark.MOST_BYTES, sizes
+
+
+def test_what_is_drawn_early_is_what_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a page has fewer readings, and fewer checkpoints to step to."""
+    run = benchmark.make_scan_run(tmp_path / "run", 12, 6, 8)
+    monkeypatch.setattr(thinning, "MOST_READINGS", run.readings.height // 2)
+    monkeypatch.setattr(thinning, "LADDER", ((6, 6),))
+    monkeypatch.setattr(thinning, "MOST_STEPPED", 100)
+    monkeypatch.setattr(thinning, "MOST_STEPS", 5)
+    monkeypatch.setattr(painter, "LEAST_BYTES", 10**9)
+    monkeypatch.setattr(painter, "picture", lambda drawing: "data:,")
+    begun: list[dict[str, painter.Drawing]] = []
+    begin = painter.Painter.begin
+    monkeypatch.setattr(
+        painter.Painter, "begin", lambda self, given: begun.append(given) or begin(self, given)
+    )
+    page = render(Subject.of([run]))
+    assert "readings are here" in page
+    assert "checkpoints can be stepped to" in page
+    early, all_ = begun
+    assert {"training-rankme", "heatmap", "spectra", "others", "profile"} <= early.keys()
+    assert early.keys() < all_.keys()
+    assert early == {name: all_[name] for name in early}
+    assert page.count('<img src="data:,"') == len(all_)
 
 
 def test_readings_of_full_size_fit(tmp_path: Path) -> None:
