@@ -13,6 +13,7 @@ import numpy as np
 
 from geoprobe.data.inputs import Batch
 from geoprobe.errors import UsageError
+from geoprobe.paths import typed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +104,7 @@ def read_array(data: Any, most: int | None = None) -> Arrays:
     """
     source = "the array given"
     if isinstance(data, str | Path):
-        source, data = Path(data).name, _x_of(Path(data).expanduser())
+        source, data = Path(data).name, _x_of(typed(data))
     x = as_numpy(data)
     return Arrays(x[evenly_spaced(len(x), most)], source)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from geoprobe.data.labels import IGNORED, Labelled, Labels, quoted
 from geoprobe.errors import UsageError
+from geoprobe.paths import is_there, typed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -199,7 +200,7 @@ def _sets_of(data: Any) -> list[_Set]:
 def _split(item: Any) -> tuple[str | None, Any]:
     """The parts of NAME=FILE; a whole path where it is there."""
     # A subclass of str is what a caller made of a path, whatever it is called.
-    if type(item) is str and not _is_there(Path(item)):
+    if type(item) is str and not is_there(typed(item)):
         match = re.fullmatch(r"([\w.-]+)=(.+)", item, re.DOTALL)
         if match:
             return match[1], match[2]
@@ -208,8 +209,8 @@ def _split(item: Any) -> tuple[str | None, Any]:
 
 def _set(name: str | None, item: Any, *, alone: bool) -> _Set:
     if isinstance(item, str | Path):
-        path = Path(item).expanduser()
-        if not str(item) or not _is_there(path):
+        path = typed(item)
+        if not str(item) or not is_there(path):
             raise UsageError(
                 f"--data {str(item)[:200] or repr(str(item))}: there is no such file or folder."
             )
@@ -238,13 +239,6 @@ def _set(name: str | None, item: Any, *, alone: bool) -> _Set:
         shown=name or "data",
         source="the arrays given" if name is None else f"{name}=the arrays given",
     )
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # no file can have such a name
-        return False
 
 
 def _is_pair(item: Any) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geoprobe.errors import UsageError
+from geoprobe.paths import typed
 
 _SLOT = "{}"
 _MOST_BYTES = 2**26  # a file of weights named by mistake is not worth reading to its end
@@ -109,10 +110,10 @@ def fingerprint(relations: Sequence[Relation]) -> str:
 def _files(path: str | Path) -> list[Path]:
     """The files of relations that one path stands for."""
     try:
-        given = Path(path).expanduser()
+        given = typed(path)
         is_file, is_folder = given.is_file(), given.is_dir()
         inside = sorted(given.iterdir(), key=lambda file: file.name) if is_folder else []
-    except (OSError, ValueError, RuntimeError) as error:  # no permission; names no file can have
+    except (OSError, ValueError) as error:  # no permission; names no file can have
         raise _error(path, f"cannot be read ({_shown(error)}); give another path.") from error
     if is_file:
         return [given]

@@ -13,6 +13,7 @@ import numpy as np
 from geoprobe.data.arrays import evenly_spaced
 from geoprobe.data.inputs import Batch
 from geoprobe.errors import UsageError
+from geoprobe.paths import is_there, typed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +37,8 @@ def image_files(
     Raises:
         UsageError: It is no folder, has fewer than two images, or Pillow is not installed.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
+    root = typed(folder)
+    if not (is_there(root) and root.is_dir()):
         raise UsageError(f"{option} {folder}: there is no such folder.")
     if find_spec("PIL") is None:
         raise UsageError(

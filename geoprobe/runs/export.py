@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoprobe.errors import UsageError
+from geoprobe.runs.files import write_whole
 
 if TYPE_CHECKING:
     from geoprobe.runs.folder import Run
@@ -28,13 +30,12 @@ def export(run: Run, file: Path) -> None:
     ending = file.suffix.lower()
     if ending not in FORMATS:
         raise UsageError(f"{file}: the ending says the format; use one of {', '.join(FORMATS)}.")
-    try:
-        if ending == ".parquet":
-            run.readings.write_parquet(file)
-        elif ending == ".csv":
-            run.readings.write_csv(file)
-        else:
-            text = json.dumps(run.document(), indent=1, sort_keys=True, allow_nan=False)
-            file.write_text(text + "\n", "utf-8")
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written ({error}).") from error
+    content = BytesIO()
+    if ending == ".parquet":
+        run.readings.write_parquet(content)
+    elif ending == ".csv":
+        run.readings.write_csv(content)
+    else:
+        text = json.dumps(run.document(), indent=1, sort_keys=True, allow_nan=False)
+        content.write(f"{text}\n".encode())
+    write_whole(file, content.getvalue())

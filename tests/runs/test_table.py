@@ -1,6 +1,7 @@
 """The table of readings, and its export."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,19 @@ def test_an_export_read_back_is_the_table(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "a.json").read_text("utf-8"))
     assert document == json.loads(json.dumps(run.document()))
     jsonschema.validate(document, SCHEMA)
+
+
+def test_an_export_may_have_any_name_and_is_whole_or_not_there(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "step-0")
+    for ending in ("parquet", "csv", "json"):
+        file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/no-utf8-\xff." + ending.encode()))
+        export(run, file)
+        assert file.stat().st_size
+        file.with_name(file.name + ".part").mkdir()
+        before = file.read_bytes()
+        with pytest.raises(UsageError, match="cannot be written"):
+            export(run, file)
+        assert file.read_bytes() == before
 
 
 def test_an_export_of_a_run_without_readings_has_the_columns(tmp_path: Path) -> None:
