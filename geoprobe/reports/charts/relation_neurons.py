@@ -96,7 +96,7 @@ def _curve(frame: pl.DataFrame, newest: str) -> Chart:
             ),
         ]
     random = (
-        " Grey, dashed: as many random neurons, mean over relations and draws."
+        " Grey diamonds: as many random neurons, mean over relations and draws."
         if (frame["line"] == "random").any()
         else ""
     )
