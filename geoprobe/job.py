@@ -279,16 +279,18 @@ def device_named(name: str | None) -> Any:
     """
     import torch
 
+    from geoprobe.statistics.memory import out_of_memory
+
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        if "out of memory" in str(error):
+        if out_of_memory(error):
             raise UsageError(
-                f"--device {name}: its memory is full, by another program as nothing is on it yet; "
-                "wait for that, or give another device or cpu."
+                f"--device {name}: its memory is full (of another program, or of this one); free "
+                "it, or give another device or cpu."
             ) from error
         raise UsageError(
             f"--device {name}: this machine has no such device; leave it out or give cpu."

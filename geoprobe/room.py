@@ -13,6 +13,7 @@ from geoprobe.feeds import feed
 from geoprobe.models.footprint import pass_bytes
 from geoprobe.models.pretrained import one_line
 from geoprobe.placement import batch_size_for, free_memory
+from geoprobe.statistics.memory import out_of_memory
 
 if TYPE_CHECKING:
     from geoprobe.data.inputs import Inputs
@@ -107,7 +108,7 @@ def with_room(
         except GeoprobeError:
             raise
         except Exception as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 if capture.layout.item is None:
                     raise
                 raise UsageError(
@@ -123,11 +124,3 @@ def with_room(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         progress.note(f"Memory ran out; going on with {batch_size} sequences a batch.")
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of no memory: each backend has its own."""
-    seen = f"{type(error).__name__}: {error}".lower()
-    return isinstance(error, MemoryError) or any(
-        words in seen for words in ("out of memory", "outofmemory", "can't allocate memory")
-    )

@@ -411,7 +411,8 @@ estimate.memory["peak"], estimate.here["all"]  # bytes, seconds""",
         "report",
         "One HTML file of one run or several side by side, which needs nothing else: it opens "
         "offline, by light or dark, and prints. The measuring verbs write one of their own run; "
-        "this verb makes it again, lays runs side by side, and writes the charts as images.",
+        "this verb makes it again, lays runs side by side, and writes the charts as images. Of a "
+        "long series a second process draws the pictures meanwhile.",
         (
             Step(
                 "geoprobe report geoprobe-runs/demo geoprobe-runs/demo-scan --out both.html "

@@ -40,8 +40,9 @@ def explain(
         return
     if measure is None:
         width = max(len(c.name) for c in chosen)
+        wide = max(len(c.section) for c in chosen)
         for c in chosen:
-            typer.echo(f"{c.name:<{width}}  {c.title}")
+            typer.echo(f"{c.name:<{width}}  {c.section:<{wide}}  {c.title}")
         typer.echo("\ngeoprobe explain MEASURE says what one is.")
         return
     import shutil

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from geoprobe.errors import UsageError
@@ -78,7 +79,7 @@ def spectrum(features: Any, *, centre: bool = True) -> Array:
     return eigenvalues(gram / n)
 
 
-def eigenvalues(matrix: Any) -> Array:
+def eigenvalues(matrix: Any, solve: Callable[[], Array] | None = None) -> Array:
     """Eigenvalues of a symmetric positive semidefinite matrix.
 
     NumPy's solver is used rather than SciPy's: equally fast on one matrix, and it lets go of the
@@ -86,6 +87,7 @@ def eigenvalues(matrix: Any) -> Array:
 
     Args:
         matrix: Shape (d, d). Only the lower triangle is read.
+        solve: Gives the same eigenvalues, in any order, by another solver.
 
     Returns:
         Shape (d,), descending. Negative ones within rounding of zero are given as 0.
@@ -95,21 +97,7 @@ def eigenvalues(matrix: Any) -> Array:
         Undefined: It holds a NaN or an infinity, or is not positive semidefinite.
     """
     square = _square(matrix)
-    return clean(np.linalg.eigvalsh(square, UPLO="L"))
-
-
-def clean(solved: Any) -> Array:
-    """Eigenvalues as a solver gives them for a positive semidefinite matrix.
-
-    Args:
-        solved: Shape (d,), in any order.
-
-    Returns:
-        Shape (d,), descending. Negative ones within rounding of zero are given as 0.
-
-    Raises:
-        Undefined: The matrix is not positive semidefinite.
-    """
+    solved = np.linalg.eigvalsh(square, UPLO="L") if solve is None else solve()
     values = np.sort(np.asarray(solved, dtype=np.float64))[::-1]
     allowed = 64 * len(values) * EPS * float(np.abs(values).max())
     if values[-1] < -allowed:

@@ -11,7 +11,7 @@ from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.registry import ONLY_EXACT, measure
-from geoprobe.measures.rows import Matrix, as_rows
+from geoprobe.measures.rows import Blocks, Matrix, as_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,5 +186,7 @@ def paired_cosines(first: Matrix, second: Matrix) -> Array:
     one, other = as_rows(first), as_rows(second)
     if tuple(one.shape) != tuple(other.shape):
         raise Undefined(f"the shapes {tuple(one.shape)} and {tuple(other.shape)} differ")
+    if isinstance(one, Blocks) != isinstance(other, Blocks):  # one on an accelerator alone
+        one, other = Blocks(one), Blocks(other)
     there = (one.norms() > 0) & (other.norms() > 0)
     return np.where(there, np.clip(one.cosines(other), -1.0, 1.0), np.nan)

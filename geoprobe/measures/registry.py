@@ -50,6 +50,11 @@ class Card:
 
 
 _CARDS: dict[str, Card] = {}
+_SECTIONS = (
+    *("spectrum", "ablation", "sinks", "collapse", "features", "superposition"),
+    "relations",
+)
+"""In the order of the verbs; those of plug-ins come behind."""
 _plugins_loaded = False
 
 
@@ -72,7 +77,7 @@ def measure(**card: Any) -> Callable[[F], F]:
 
 
 def cards() -> dict[str, Card]:
-    """All measures by name, in order of registration, plug-ins (entry points) included."""
+    """All measures by name, those of a section together, plug-ins (entry points) included."""
     global _plugins_loaded
     import geoprobe.measures  # noqa: F401  registers the built-in cards
 
@@ -82,7 +87,8 @@ def cards() -> dict[str, Card]:
 
         for point in entry_points(group=ENTRY_POINT_GROUP):
             point.load()
-    return dict(_CARDS)
+    known = [*_SECTIONS, *(c.section for c in _CARDS.values())]
+    return dict(sorted(_CARDS.items(), key=lambda item: known.index(item[1].section)))
 
 
 def card(name: str) -> Card:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
-from geoprobe.measures.eigen import clean, eigenvalues, no_convention, numerical_rank
+from geoprobe.measures.eigen import eigenvalues, no_convention, numerical_rank
 from geoprobe.measures.estimate import Undefined
 from geoprobe.measures.registry import ONLY_EXACT, measure
 from geoprobe.measures.rows import Gram, Matrix, as_rows, gram, row_norms
@@ -267,8 +267,7 @@ def matrix_rank(rows: Matrix | Gram) -> int:
         Undefined: It is empty, or there is a NaN or an infinity.
     """
     found = rows if isinstance(rows, Gram) else gram(rows, unit=True)
-    solved = eigenvalues(found.matrix) if found.solve is None else clean(found.solve())
-    return numerical_rank(solved)
+    return numerical_rank(eigenvalues(found.matrix, found.solve))
 
 
 @measure(

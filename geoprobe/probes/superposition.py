@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,11 +28,11 @@ from geoprobe.probes.superposition_names import (
     choose,
     weight_sites,
 )
-from geoprobe.probes.superposition_rows import with_rows
+from geoprobe.probes.superposition_rows import multiplies, with_rows
 from geoprobe.probes.superposition_weights import (
     FIXED,
     NAME,
-    gaussian_rows,
+    gaussian_tensor,
     matrix_readings,
     operations,
 )
@@ -203,8 +204,8 @@ class SuperpositionProbe:
             outcome.add(_of_site(site, state))
         if self.survey.rehearsal:  # what the weights will take
             width = self.survey.layout.width
-            n = _REHEARSED_ROWS * width
-            matrix_readings("", gaussian_rows(n, width, 1, self.survey.device))
+            drawn = gaussian_tensor(_REHEARSED_ROWS * width, width, 1, self.survey.device)
+            with_rows(partial(matrix_readings, ""), drawn)
         return outcome
 
 
@@ -412,7 +413,8 @@ def _cost(options: SuperpositionOptions, survey: Survey) -> list[Cost]:
             if kind_of(site) == site or int(site.rsplit(".", 1)[1]) in blocks
         ]
     skip = options.skip_coherence and not survey.rehearsal
-    reading = sum(operations(n, m, skip_coherence=skip) for n, m in shapes)
+    there = multiplies(survey.device)
+    reading = sum(operations(n, m, skip_coherence=skip, there=there) for n, m in shapes)
     working = max((8 * 4 * min(n, m) ** 2 + 2**27 for n, m in shapes), default=0)
     found.append(Cost("", 0, working // torch.get_num_threads(), 0.0, reading))
     return found

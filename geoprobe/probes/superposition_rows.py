@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from geoprobe.measures.rows import Gram, not_finite
+from geoprobe.statistics.memory import out_of_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NUMBERS = 2**24
-"""Numbers of a matrix, or of its products, that are on the accelerator in float64 at a time."""
+"""Numbers of a block of a matrix, or of products of blocks: 128 MiB in float64. A few such lie on
+the accelerator at a time."""
 
 _SAME = 1 - 1e-12
 """From this cosine on nothing closer is looked for: it can be 1 at most."""
@@ -137,8 +139,8 @@ class DeviceRows(WeightRows):
 
 
 def multiplies(device: torch.device) -> bool:
-    """Whether a device is an accelerator that knows float64."""
-    return device.type not in ("cpu", "mps")
+    """Whether a device is an accelerator that is sure to know float64."""
+    return device.type == "cuda"
 
 
 def with_rows(measure: Callable[..., T], *weights: Tensor) -> T:
@@ -151,9 +153,9 @@ def with_rows(measure: Callable[..., T], *weights: Tensor) -> T:
     if all(multiplies(weight.device) for weight in weights):
         try:
             return measure(*map(DeviceRows, weights))
-        except torch.OutOfMemoryError:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
     return measure(*map(WeightRows, weights))
 
 

@@ -23,7 +23,7 @@ from geoprobe.measures.superposition import (
 )
 from geoprobe.probes.base import Outcome
 from geoprobe.probes.readings import A_NULL, Value, evaluate, jackknifed
-from geoprobe.probes.superposition_rows import DeviceRows, multiplies
+from geoprobe.probes.superposition_rows import DeviceRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +57,8 @@ _NOT = next(name for name, value in PLATEAUS.items() if value == 0)
 
 FIXED = "no standard error: a property of the weights"
 _COUNTED = "no standard error: it follows from the numbers of rows and dimensions"
-_TILE = 64
+_TILE, _DRAWN = 64, 4096
+"""Rows that are drawn by a seed of their own, and that are drawn before they go to a device."""
 
 
 class GaussianRows:
@@ -86,12 +87,13 @@ class GaussianRows:
         return np.concatenate(found)[start - offset : stop - offset]
 
 
-def gaussian_rows(n: int, m: int, seed: int, device: torch.device) -> Matrix:
-    """The same numbers, on an accelerator all at once."""
-    drawn = GaussianRows(n, m, seed)
-    if not multiplies(device):
-        return drawn
-    return DeviceRows(torch.from_numpy(drawn[0:n]).to(device))
+def gaussian_tensor(n: int, m: int, seed: int, device: torch.device) -> torch.Tensor:
+    """The same numbers all at once (n, m), in float32 on a device."""
+    drawn, found = GaussianRows(n, m, seed), torch.empty(n, m, device=device)
+    for start in range(0, n, _DRAWN):
+        at = slice(start, min(start + _DRAWN, n))
+        found[at] = torch.from_numpy(drawn[at])
+    return found
 
 
 class _Null(NamedTuple):
@@ -101,24 +103,31 @@ class _Null(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _null(n: int, m: int, seed: int, device: torch.device) -> _Null:
-    """The same of independent Gaussian rows; once for all matrices of a shape."""
-    drawn = as_rows(gaussian_rows(n, m, seed, device))
+def _null(n: int, m: int, seed: int, device: torch.device | None) -> _Null:
+    """The same of independent Gaussian rows; once for all matrices of a shape.
+
+    Products are taken on a device, or where there is none, block by block on the processor.
+    """
+    drawn: Matrix = GaussianRows(n, m, seed)
+    if device is not None:
+        drawn = DeviceRows(gaussian_tensor(n, m, seed, device))
+    drawn = as_rows(drawn)
     values = measures.dimensionality(drawn)
     mean = "there are fewer than two rows" if n < 2 else measures.interference(drawn)
     return _Null(float(values.mean()), mean, plateau_share(values))
 
 
-def operations(n: int, m: int, *, skip_coherence: bool) -> float:
+def operations(n: int, m: int, *, skip_coherence: bool, there: bool = False) -> float:
     """Floating-point operations, in float64, of `matrix_readings`.
 
     A Gram matrix of n rows in m dimensions takes n m min(n, m) of them, once of the rows as they
     are and once of unit rows, and what each row shares 2 n m^2; all of it again for the null. The
-    eigenvalues are 4/3 min(n, m)^3, the pairs n^2 m in float32.
+    eigenvalues are 4/3 min(n, m)^3, the pairs n^2 m, in float32 unless it is there: on an
+    accelerator.
     """
     k = min(n, m)
     sums = 2.0 * n * m * k + (2.0 * n * m * m if n >= m else 0.0)
-    pairs = 0.0 if skip_coherence else n * n * m / 2
+    pairs = 0.0 if skip_coherence else n * n * m / (1 if there else 2)
     return 2 * sums + 4 / 3 * k**3 + pairs
 
 
@@ -151,8 +160,7 @@ def matrix_readings(
             f"the weights {name} cannot be measured: {undefined.reason}."
         ) from None
     outcome = Outcome()
-    device = rows.device if isinstance(rows, DeviceRows) else torch.device("cpu")
-    null = _null(n, m, seed, device)
+    null = _null(n, m, seed, rows.device if isinstance(rows, DeviceRows) else None)
 
     def add(
         measure: str,

@@ -91,15 +91,15 @@ def chart_columns(frame: pl.DataFrame, blob: Blob, readings: int) -> dict[str, A
     given = {name: CHART_ERROR_DIGITS if name == "stderr" else digits for name in floats}
     saved = _saved(frame.head(TRIED), given)
     if 0.7 < saved < 1.4:  # too close to tell
-        saved = _saved(frame, given)
+        saved = _saved(frame, given, LEVEL)
     return dense(frame, blob, given) if saved > 1 else columns(frame)
 
 
-def _saved(frame: pl.DataFrame, digits: Mapping[str, int]) -> float:
+def _saved(frame: pl.DataFrame, digits: Mapping[str, int], level: int = 1) -> float:
     """How many times as large a table is when it is not in the blob."""
     alone = Blob()
-    plain, blob = packed(columns(frame), level=1), packed(dense(frame, alone, digits), alone, 1)
-    return len(plain) / len(blob)
+    plain = packed(columns(frame), level=level)
+    return len(plain) / len(packed(dense(frame, alone, digits), alone, level))
 
 
 class Blob:

@@ -14,10 +14,14 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, NamedTuple
 
 from geoprobe.reports import pictures, theme
+
+_PATIENCE = 30.0
+"""Seconds that are waited for the process when there is nothing else to do."""
 
 LEAST_BYTES = 2**21
 """A report of fewer bytes of readings, about 10,000, is written before a painter has begun."""
@@ -58,7 +62,12 @@ class Painter:
         self._changed = Condition()
         self._thread = Thread(target=self._work, daemon=True)
         if process is not None:
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # there can be no more threads
+                process.kill()
+                process.wait()
+                self._process = None
 
     def begin(self, drawings: Mapping[str, Drawing]) -> None:
         """Begins pictures that are not begun yet, those of the most marks first.
@@ -78,8 +87,10 @@ class Painter:
         while (name := self._next()) is not None:
             self._done[name] = picture(self._drawings[name])
         if self._process is not None:
+            self._thread.join(_PATIENCE)
+            self._process.kill()
             self._thread.join()
-        # Where the process ended early, all that it left.
+        # What the process left, as it ended early or never answered.
         for name in self._drawings.keys() - self._done.keys():
             self._done[name] = picture(self._drawings[name])
         return self._done, self._script or theme.script_bundle()
@@ -147,10 +158,11 @@ def _process() -> subprocess.Popen[bytes] | None:
     """Another interpreter that serves; None where none can be had."""
     if not sys.executable or getattr(sys, "frozen", False):
         return None
+    path = [str(Path(entry).absolute()) for entry in sys.path if isinstance(entry, str)]
     try:
         return subprocess.Popen(
-            # -P: nothing of the folder that a user happens to be in is imported.
-            [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path)],
+            # -P: the folder that a user happens to be in is searched only where it is here.
+            [sys.executable, "-P", "-c", _CODE, json.dumps(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -17,6 +17,15 @@ _SECONDS_BETWEEN = 1.0
 _given_back = [0.0]
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is one of no memory: each backend, and each library of it, has its own."""
+    seen = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, MemoryError) or any(
+        words in seen
+        for words in ("out of memory", "outofmemory", "can't allocate memory", "alloc_failed")
+    )
+
+
 def lasting_zeros(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> torch.Tensor:

@@ -99,3 +99,10 @@ def test_reading_cards_imports_no_numpy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_cards_of_a_section_stand_together() -> None:
+    sections = [card.section for card in measures.cards().values()]
+    changes = [s for i, s in enumerate(sections) if i == 0 or sections[i - 1] != s]
+    assert changes[0] == "spectrum"
+    assert len(changes) == len(set(changes))

@@ -22,8 +22,13 @@ from geoprobe.measures.neurons import paired_cosines
 from geoprobe.measures.rows import as_rows
 from geoprobe.probes import superposition_rows
 from geoprobe.probes.base import Outcome
-from geoprobe.probes.superposition_rows import DeviceRows, WeightRows, with_rows
-from geoprobe.probes.superposition_weights import matrix_readings
+from geoprobe.probes.superposition_rows import DeviceRows, WeightRows, multiplies, with_rows
+from geoprobe.probes.superposition_weights import (
+    GaussianRows,
+    _null,
+    gaussian_tensor,
+    matrix_readings,
+)
 from tests.conftest import tiny_model, tiny_text, tiny_tokenizer
 
 
@@ -148,15 +153,26 @@ def test_without_room_on_the_accelerator_the_processor_does_it(
     weight = drawn(20, 6, 1)
     monkeypatch.setattr(superposition_rows, "multiplies", lambda device: True)
     tried: list[bool] = []
+    errors: list[Exception] = []
 
     def full(self: DeviceRows, *, unit: bool) -> Any:
         tried.append(unit)
-        raise torch.OutOfMemoryError("out of memory")
+        raise errors[-1]
 
     monkeypatch.setattr(DeviceRows, "gram", full)
-    found = with_rows(lambda rows: matrix_readings("x", rows), weight)
-    assert tried
-    same(found, matrix_readings("x", WeightRows(weight)))
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED"),
+    ):
+        errors.append(error)
+        tried.clear()
+        found = with_rows(lambda rows: matrix_readings("x", rows), weight)
+        assert tried
+        same(found, matrix_readings("x", WeightRows(weight)))
+    errors.append(RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        with_rows(lambda rows: matrix_readings("x", rows), weight)
 
 
 def test_cosines_with_the_same_row_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,8 +184,25 @@ def test_cosines_with_the_same_row_of_another(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(superposition_rows, "_NUMBERS", numbers)
         found = paired_cosines(DeviceRows(one), DeviceRows(other))
         np.testing.assert_allclose(found, here, rtol=1e-12)
+        np.testing.assert_array_equal(paired_cosines(DeviceRows(one), other.numpy()), here)
         assert np.flatnonzero(np.isnan(found)).tolist() == [4, 7]
         np.testing.assert_allclose(np.delete(found, [4, 7]), np.delete(expected, [4, 7]))
+
+
+def test_the_null_is_of_the_same_numbers() -> None:
+    device = torch.device("cpu")
+    for shape in ((1, 3), (63, 5), (64, 64), (4200, 2)):
+        drawn = gaussian_tensor(*shape, seed=3, device=device)
+        np.testing.assert_array_equal(drawn.numpy(), GaussianRows(*shape, seed=3)[0 : shape[0]])
+    here, there = (_null.__wrapped__(90, 7, 0, where) for where in (None, device))
+    assert there.dimensionality == pytest.approx(here.dimensionality, rel=1e-12)
+    assert there.interference == pytest.approx(here.interference, rel=1e-12)
+    assert there.shares == here.shares
+
+
+def test_only_what_is_sure_to_know_float64_multiplies() -> None:
+    known = {name: multiplies(torch.device(name)) for name in ("cpu", "mps", "xpu", "cuda", "meta")}
+    assert [name for name, does in known.items() if does] == ["cuda"]
 
 
 def test_norms_are_taken_once() -> None:

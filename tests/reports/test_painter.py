@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -101,6 +102,43 @@ def test_what_a_broken_process_leaves_is_drawn_here(
     monkeypatch.setattr(painter, "_CODE", code)
     assert render(subject) == alone
     assert len(beside) == 1
+
+
+def test_a_process_that_never_answers_is_not_waited_for_for_ever(
+    subject: Subject,
+    alone: str,
+    beside: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(painter, "_CODE", "import time; time.sleep(1000)")
+    monkeypatch.setattr(painter, "_PATIENCE", 0.1)
+    assert render(subject) == alone
+    assert beside[0].returncode is not None
+
+
+def test_what_else_is_on_the_path_does_no_harm(
+    subject: Subject,
+    alone: str,
+    beside: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/somewhere"), None])
+    assert render(subject) == alone
+    assert len(beside) == 1
+
+
+def test_without_another_thread_all_is_drawn_here(
+    subject: Subject,
+    alone: str,
+    beside: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(self: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(painter.Thread, "start", none_left)
+    assert render(subject) == alone
+    assert beside[0].returncode is not None
 
 
 def _no_process(*args: Any, **kwargs: Any) -> None:
