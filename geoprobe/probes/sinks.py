@@ -287,8 +287,16 @@ def medians(numbers: Tensor, counts: NDArray[np.int64]) -> NDArray[np.floating]:
     """
     if numbers.device.type != "cpu":
         return medians_in_place(numbers, counts)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of Python's lock
-        return np.array(list(pool.map(_median, numbers.numpy(), counts.tolist())))
+    rows, found, threads = numbers.numpy(), np.empty(len(numbers)), torch.get_num_threads()
+
+    def some(first: int) -> None:
+        for i in range(first, len(rows), threads):
+            found[i] = _median(rows[i], int(counts[i]))
+
+    # Many rows a thread: to hand each over by itself takes as long as its median.
+    with ThreadPoolExecutor(threads) as pool:  # NumPy lets go of Python's lock
+        list(pool.map(some, range(threads)))
+    return found
 
 
 def _median(row: NDArray[np.floating], n: int) -> np.floating:
@@ -299,7 +307,7 @@ def _median(row: NDArray[np.floating], n: int) -> np.floating:
         sample = np.sort(row[:: (n // _SAMPLED) | 1])
         low, high = sample[int(0.45 * len(sample))], sample[int(0.55 * len(sample))]
         below = int(np.count_nonzero(row < low))
-        near = row[(row >= low) & (row <= high)]
+        near = np.compress((row >= low) & (row <= high), row)
         if below <= middle < below + len(near):
             row, middle = near, middle - below
     found: np.floating = np.partition(row, middle)[middle]

@@ -50,7 +50,8 @@ class _Sums:
         """Adds rows (n, d) at their places (n,)."""
         self.counts += torch.bincount(place, minlength=len(self.counts))
         self.first.index_add_(0, place, rows)
-        self.squares.index_add_(0, place, torch.linalg.vecdot(rows, rows))
+        # Without products in memory of their own, as vecdot has them.
+        self.squares.index_add_(0, place, torch.linalg.vector_norm(rows, dim=1).square_())
 
     def merge(self, other: _Sums, delta: Tensor) -> None:
         """Adds sums around another shift, which is `delta` further (places, d)."""
@@ -145,13 +146,13 @@ class ClassMoments:
             self._common.copy_(exact.mean(0))
         at = torch.from_numpy(labels).to(self.device)
         self._settle(exact, at)
+        other = scratch("units", room.shape, room.dtype, self.device)[: len(labels)]
         if self._null is not None:
             assert null is not None, "a second labelling was asked for"
-            shifted = scratch("units", room.shape, room.dtype, self.device)[: len(labels)]
-            torch.sub(exact, self._common, out=shifted)
+            torch.sub(exact, self._common, out=other)
             place = torch.from_numpy(group * self.classes + null).to(self.device)
-            self._null.add(place, shifted)
-        exact -= self._shift[at] if self._own else self._shift
+            self._null.add(place, other)
+        exact -= torch.index_select(self._shift, 0, at, out=other) if self._own else self._shift
         self._sums.add(torch.from_numpy(group * self.classes + labels).to(self.device), exact)
         present = np.unique(group)
         for g in present:

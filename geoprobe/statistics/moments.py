@@ -181,7 +181,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch
 
 
 def add_outer(total: Tensor, rows: Tensor) -> None:
-    """Adds rowsᵀ rows to `total`, upper block triangle only: two thirds of the full product's work.
+    """Adds rowsᵀ rows to `total`, upper block triangle only: five eighths of the whole work.
 
     BLAS's own dsyrk, from SciPy, is faster alone and twice as slow beside a forward pass, as its
     threads and torch's wait for one another.
@@ -199,7 +199,7 @@ def symmetric(total: Tensor) -> Tensor:
 
 def _blocks(width: int) -> list[tuple[int, int]]:
     """First dimension of each row of blocks, and the one behind its last."""
-    step = -(-width // 3) if width >= 192 else width
+    step = -(-width // 4) if width >= 128 else width
     return [(a, min(a + step, width)) for a in range(0, width, step)]
 
 
