@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -15,8 +16,22 @@ def typed(path: str | Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything; not at what is too long for a name, or has a null byte."""
+    """Whether there is anything."""
+    return _is(path.exists)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file."""
+    return _is(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder."""
+    return _is(path.is_dir)
+
+
+def _is(there: Callable[[], bool]) -> bool:
     try:
-        return path.exists()
-    except (OSError, ValueError):
+        return there()
+    except (OSError, ValueError):  # too long for a name, or with a null byte
         return False

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from geoprobe.statistics.devices import multiplies
+
 TOKENS_PER_BATCH, TOKENS_PER_BATCH_THERE = 4096, 16384
 """Enough for full speed on a CPU, and on an accelerator, where a model alone needs fewer but each
 operation of the statistics costs the same however few tokens there are; more only costs memory."""
@@ -47,8 +49,7 @@ def statistics_device(device: torch.device, needed: int) -> torch.device:
         device: Where the model runs.
         needed: Bytes of the statistics.
     """
-    # Others than CUDA are the processor itself, or have no float64 (MPS).
-    fits = device.type == "cuda" and 2 * needed <= free_memory(device)
+    fits = multiplies(device) and 2 * needed <= free_memory(device)
     return device if fits else torch.device("cpu")
 
 

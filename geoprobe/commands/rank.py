@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from geoprobe.commands.measuring import default_out, run_verb, show
 from geoprobe.commands.options import words
 from geoprobe.errors import UsageError
 from geoprobe.models.weights import shown
-from geoprobe.paths import typed
+from geoprobe.paths import is_file, typed
 
 _MEASURE = "What is measured"
 
@@ -115,10 +114,7 @@ def rank(
 def _check_no_features(series: list[str]) -> None:
     """Raises where a file of activations was given as a series."""
     for argument in series:
-        is_file = False
-        with suppress(OSError, ValueError):  # what was typed need not be fit for a path
-            is_file = typed(argument).is_file()
-        if not is_file:
+        if not is_file(typed(argument)):
             continue
         name = shown(argument)
         if argument.lower().endswith(".npy"):

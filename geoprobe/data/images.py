@@ -13,7 +13,7 @@ import numpy as np
 from geoprobe.data.arrays import evenly_spaced
 from geoprobe.data.inputs import Batch
 from geoprobe.errors import UsageError
-from geoprobe.paths import is_there, typed
+from geoprobe.paths import is_folder, typed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def image_files(
         UsageError: It is no folder, has fewer than two images, or Pillow is not installed.
     """
     root = typed(folder)
-    if not (is_there(root) and root.is_dir()):
+    if not is_folder(root):
         raise UsageError(f"{option} {folder}: there is no such folder.")
     if find_spec("PIL") is None:
         raise UsageError(

@@ -21,7 +21,7 @@ else:
 BLOCK = 2048
 """Rows whose products with as many others are held at a time."""
 
-_SAME = 1 - 1e-12
+SAME = 1 - 1e-12
 """From this cosine on nothing closer is looked for: it can be 1 at most."""
 
 _FEW = 4096
@@ -109,7 +109,7 @@ def closest_pair(rows: Matrix, *, block: int = BLOCK) -> Closest:
             if i == j:
                 products[np.diag_indices(len(products))] = 0
             best = _better(best, products, given, norms, (i, j), rounding)
-            if abs(best.cosine) >= _SAME:
+            if abs(best.cosine) >= SAME:
                 return best
     return best
 

@@ -87,8 +87,11 @@ def cards() -> dict[str, Card]:
 
         for point in entry_points(group=ENTRY_POINT_GROUP):
             point.load()
-    known = [*_SECTIONS, *(c.section for c in _CARDS.values())]
-    return dict(sorted(_CARDS.items(), key=lambda item: known.index(item[1].section)))
+        known = [*_SECTIONS, *(c.section for c in _CARDS.values())]
+        found = sorted(_CARDS.items(), key=lambda item: known.index(item[1].section))
+        _CARDS.clear()
+        _CARDS.update(found)
+    return dict(_CARDS)
 
 
 def card(name: str) -> Card:

@@ -7,11 +7,11 @@ neurons that fit in a core's cache, one block a core.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from geoprobe.cores import cores
 from geoprobe.errors import UsageError
 from geoprobe.measures import sources
 from geoprobe.measures._lazy import Lazy
@@ -149,16 +149,10 @@ def _blockwise(function: Callable[[Any], Array], matrix: Any, threads: int | Non
         stop = min(start + step, neurons)
         found[start:stop] = function(matrix[:, start:stop].astype(exact, copy=False))
 
-    with ThreadPoolExecutor(max(1, threads or _cores())) as pool:
+    with ThreadPoolExecutor(max(1, threads or cores())) as pool:
         for _ in pool.map(run, range(0, neurons, step)):
             pass  # what a block raises is raised here
     return found
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _by_keys(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Flags, Flags]:

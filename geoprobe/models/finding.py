@@ -20,7 +20,7 @@ from geoprobe.models.weights import (
     kind_of_folder,
     shown,
 )
-from geoprobe.paths import typed
+from geoprobe.paths import is_file, is_folder, typed
 
 _LABEL_BYTES = 160
 
@@ -73,8 +73,8 @@ def expand(
         from geoprobe.data.demo_series import demo_folder
 
         return _in_folder(Path(demo_folder()), skipped)
-    path, is_folder, is_file = _place(argument)
-    if is_file:
+    path = typed(argument)
+    if is_file(path):
         if path.suffix.lower() == ".gguf":
             return [Found(path, "gguf", listed=True)]
         if is_state(path):
@@ -83,7 +83,7 @@ def expand(
             f"{shown(argument)} is a file; give a checkpoint's folder, a .gguf file, or a state "
             f"dict ({', '.join(STATE_SUFFIXES)})."
         )
-    if not is_folder:
+    if not is_folder(path):
         if (named := hub.parse(argument)) is not None:
             return _on_hub(*named, revisions, skipped)
         raise UsageError(
@@ -94,26 +94,17 @@ def expand(
     return _in_folder(path if path.name not in ("", "..") else path.resolve(), skipped)
 
 
-def _place(argument: str) -> tuple[Path, bool, bool]:
-    """A path as it was typed, and whether a folder or a file is there."""
-    path = typed(argument)
-    try:
-        return path, path.is_dir(), path.is_file()
-    except (OSError, ValueError):  # too long for a name, or with a null byte
-        return path, False, False
-
-
 def _of_module(argument: str) -> list[Found]:
     """Weights of a network that a function builds: a file, a folder of files or of folders."""
-    path, is_folder, is_file = _place(argument)
-    if is_file:
+    path = typed(argument)
+    if is_file(path):
         if not is_weights_of_module(path):
             raise UsageError(
                 f"{shown(argument)}: for --factory, give weights in a .safetensors file or a "
                 f"state dict ({', '.join(STATE_SUFFIXES)})."
             )
         return [Found(path, "module", listed=True)]
-    if not is_folder:
+    if not is_folder(path):
         raise UsageError(f"{shown(argument)}: there is no such file or folder.")
     children = sorted(c for c in path.iterdir() if not c.name.startswith("."))
     files = [c for c in children if c.is_file() and is_weights_of_module(c)]

@@ -28,7 +28,7 @@ from geoprobe.probes.superposition_names import (
     choose,
     weight_sites,
 )
-from geoprobe.probes.superposition_rows import multiplies, with_rows
+from geoprobe.probes.superposition_rows import with_rows
 from geoprobe.probes.superposition_weights import (
     FIXED,
     NAME,
@@ -37,6 +37,7 @@ from geoprobe.probes.superposition_weights import (
     operations,
 )
 from geoprobe.statistics import GROUPS
+from geoprobe.statistics.devices import multiplies
 from geoprobe.statistics.neurons import Central, NeuronMoments, Rotation, numbers_at_a_time
 
 if TYPE_CHECKING:
@@ -364,12 +365,8 @@ class WeightStudy:
 
     def _read(self, site: str, weight: Tensor, seed: int, *, each_norm: bool = False) -> Outcome:
         skip = self.options.skip_coherence
-        return with_rows(
-            lambda rows: matrix_readings(
-                site, rows, seed, skip_coherence=skip, each_norm=each_norm
-            ),
-            weight,
-        )
+        read = partial(matrix_readings, site, seed=seed, skip_coherence=skip, each_norm=each_norm)
+        return with_rows(read, weight)
 
 
 def _absent(missing: dict[str, str], layout: Layout, outcome: Outcome) -> list[dict[str, Any]]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
+from geoprobe.measures.closest import SAME
 from geoprobe.measures.rows import Gram, not_finite
+from geoprobe.statistics.devices import multiplies
 from geoprobe.statistics.memory import out_of_memory
 
 if TYPE_CHECKING:
@@ -23,9 +25,6 @@ T = TypeVar("T")
 _NUMBERS = 2**24
 """Numbers of a block of a matrix, or of products of blocks: 128 MiB in float64. A few such lie on
 the accelerator at a time."""
-
-_SAME = 1 - 1e-12
-"""From this cosine on nothing closer is looked for: it can be 1 at most."""
 
 
 class WeightRows:
@@ -116,7 +115,7 @@ class DeviceRows(WeightRows):
                 if abs(cosine) > abs(best[0]):
                     one, another = sorted((at.start + i, to.start + j))
                     best = (min(1.0, max(-1.0, cosine)), one, another)
-                if abs(best[0]) >= _SAME:
+                if abs(best[0]) >= SAME:
                     return best
         return best
 
@@ -136,11 +135,6 @@ class DeviceRows(WeightRows):
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float64, device=self.device)
-
-
-def multiplies(device: torch.device) -> bool:
-    """Whether a device is an accelerator that is sure to know float64."""
-    return device.type == "cuda"
 
 
 def with_rows(measure: Callable[..., T], *weights: Tensor) -> T:

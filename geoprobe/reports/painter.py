@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, NamedTuple
 
+from geoprobe.cores import cores
 from geoprobe.reports import pictures, theme
 
 _PATIENCE = 30.0
@@ -88,8 +89,7 @@ class Painter:
             self._done[name] = picture(self._drawings[name])
         if self._process is not None:
             self._thread.join(_PATIENCE)
-            self._process.kill()
-            self._thread.join()
+            self.end()
         # What the process left, as it ended early or never answered.
         for name in self._drawings.keys() - self._done.keys():
             self._done[name] = picture(self._drawings[name])
@@ -141,17 +141,11 @@ class Painter:
 @contextmanager
 def painter(size: int) -> Iterator[Painter]:
     """Whoever draws a report of so many bytes of readings."""
-    found = Painter(_process() if size >= LEAST_BYTES and _cores() > 1 else None)
+    found = Painter(_process() if size >= LEAST_BYTES and cores() > 1 else None)
     try:
         yield found
     finally:
         found.end()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _process() -> subprocess.Popen[bytes] | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoprobe.errors import UsageError
-from geoprobe.runs.files import write_whole
+from geoprobe.runs.files import write_json, write_whole
 
 if TYPE_CHECKING:
     from geoprobe.runs.folder import Run
@@ -30,12 +29,12 @@ def export(run: Run, file: Path) -> None:
     ending = file.suffix.lower()
     if ending not in FORMATS:
         raise UsageError(f"{file}: the ending says the format; use one of {', '.join(FORMATS)}.")
+    if ending == ".json":
+        write_json(file, run.document())
+        return
     content = BytesIO()
     if ending == ".parquet":
         run.readings.write_parquet(content)
-    elif ending == ".csv":
-        run.readings.write_csv(content)
     else:
-        text = json.dumps(run.document(), indent=1, sort_keys=True, allow_nan=False)
-        content.write(f"{text}\n".encode())
+        run.readings.write_csv(content)
     write_whole(file, content.getvalue())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from geoprobe.errors import UsageError
 
@@ -33,3 +35,13 @@ def write_whole(file: Path, content: str | bytes, *, parents: bool = False) -> N
         beside.replace(file)
     except OSError as error:
         raise UsageError(f"{file} cannot be written ({error}).") from error
+
+
+def write_json(file: Path, document: Any) -> None:
+    """Writes a document as JSON, whole or not at all: the same document gives the same bytes.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=True)
+    write_whole(file, text + "\n")

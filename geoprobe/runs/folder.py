@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from geoprobe.errors import UsageError
-from geoprobe.runs.files import PART, write_whole
+from geoprobe.runs.files import PART, write_json, write_whole
 from geoprobe.runs.header import MUST_AGREE, as_text, differences
 from geoprobe.runs.reading import Reading
 
@@ -142,7 +142,7 @@ class Run:
                 # What is there goes when something takes its place, not before.
                 run._replaces = True
                 return run
-            _write_json(file, given)
+            write_json(file, given)
         except BaseException:
             run.close()
             raise
@@ -213,7 +213,7 @@ class Run:
             for row, reading in zip(whole[REPLICATES], readings, strict=True):
                 row[: len(reading.replicates)] = reading.replicates
         write_whole(self._file(label, _ARRAYS), save(whole))
-        _write_json(
+        write_json(
             file,
             {
                 "checkpoint": dict(entry),
@@ -235,21 +235,21 @@ class Run:
             self._broken_since[label] = message
             self._forget()
             return
-        _write_json(self._file(label, _JSON), {"checkpoint": dict(entry), "failed": message})
+        write_json(self._file(label, _JSON), {"checkpoint": dict(entry), "failed": message})
         self._file(label, _ARRAYS).unlink(missing_ok=True)
         self._forget()
 
     def write_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
         """Keeps the findings about the series as a whole."""
         self._begin()
-        _write_json(self.path / _FINDINGS, [dict(finding) for finding in findings])
+        write_json(self.path / _FINDINGS, [dict(finding) for finding in findings])
         self._forget()
 
     def choose(self, **chosen: Any) -> None:
         """Keeps what was settled by looking at the machine, for the run when it is resumed."""
         self.header["chosen"] = {**self.header.get("chosen", {}), **chosen}
         if not self._replaces:
-            _write_json(self.path / _HEADER, self.header)
+            write_json(self.path / _HEADER, self.header)
 
     # Reading
 
@@ -413,7 +413,7 @@ class Run:
         if self._replaces:
             self._replaces = False
             self._clear()
-            _write_json(self.path / _HEADER, self.header)
+            write_json(self.path / _HEADER, self.header)
 
     def _forget(self) -> None:
         for name in ("checkpoints", "failed", "findings", "readings", "sites", "_all"):
@@ -495,8 +495,3 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read ({error}); measure again with --fresh.") from error
-
-
-def _write_json(file: Path, document: Any) -> None:
-    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=True)
-    write_whole(file, text + "\n")

@@ -22,13 +22,14 @@ from geoprobe.measures.neurons import paired_cosines
 from geoprobe.measures.rows import as_rows
 from geoprobe.probes import superposition_rows
 from geoprobe.probes.base import Outcome
-from geoprobe.probes.superposition_rows import DeviceRows, WeightRows, multiplies, with_rows
+from geoprobe.probes.superposition_rows import DeviceRows, WeightRows, with_rows
 from geoprobe.probes.superposition_weights import (
     GaussianRows,
     _null,
     gaussian_tensor,
     matrix_readings,
 )
+from geoprobe.statistics.devices import multiplies
 from tests.conftest import tiny_model, tiny_text, tiny_tokenizer
 
 

@@ -43,7 +43,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         return process
 
     monkeypatch.setattr(painter, "LEAST_BYTES", 0)
-    monkeypatch.setattr(painter, "_cores", lambda: 2)
+    monkeypatch.setattr(painter, "cores", lambda: 2)
     monkeypatch.setattr(painter, "_process", start)
     return started
 
@@ -83,61 +83,40 @@ def test_the_page_is_the_same_when_both_draw(
     assert len(beside) == 1
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "raise SystemExit",
-        "print('not a line of JSON')",
-        # The script, then the end in the middle of a picture.
-        "import sys; print('null', flush=True); sys.stdin.readline(); print('\"half')",
-    ],
+def _no_thread(self: Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+CODES = (
+    "raise SystemExit",
+    "print('not a line of JSON')",
+    # The script, then the end in the middle of a picture.
+    "import sys; print('null', flush=True); sys.stdin.readline(); print('\"half')",
+    "import time; time.sleep(1000)",
 )
-def test_what_a_broken_process_leaves_is_drawn_here(
-    code: str,
+
+
+@pytest.mark.parametrize(
+    "hinder",
+    [
+        *(lambda patch, code=code: patch.setattr(painter, "_CODE", code) for code in CODES),
+        lambda patch: patch.setattr(painter.Thread, "start", _no_thread),
+        lambda patch: patch.setattr(sys, "path", [*sys.path, Path("/somewhere"), None]),
+    ],
+    ids=[*CODES, "no thread", "what is no text on the path"],
+)
+def test_what_a_process_leaves_is_drawn_here(
+    hinder: Callable[[pytest.MonkeyPatch], None],
     subject: Subject,
     alone: str,
     beside: list[subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(painter, "_CODE", code)
-    assert render(subject) == alone
-    assert len(beside) == 1
-
-
-def test_a_process_that_never_answers_is_not_waited_for_for_ever(
-    subject: Subject,
-    alone: str,
-    beside: list[subprocess.Popen[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(painter, "_CODE", "import time; time.sleep(1000)")
+    """Also when it never answers."""
     monkeypatch.setattr(painter, "_PATIENCE", 0.1)
-    assert render(subject) == alone
-    assert beside[0].returncode is not None
-
-
-def test_what_else_is_on_the_path_does_no_harm(
-    subject: Subject,
-    alone: str,
-    beside: list[subprocess.Popen[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path, Path("/somewhere"), None])
+    hinder(monkeypatch)
     assert render(subject) == alone
     assert len(beside) == 1
-
-
-def test_without_another_thread_all_is_drawn_here(
-    subject: Subject,
-    alone: str,
-    beside: list[subprocess.Popen[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def none_left(self: Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(painter.Thread, "start", none_left)
-    assert render(subject) == alone
     assert beside[0].returncode is not None
 
 
@@ -151,7 +130,7 @@ def _no_process(*args: Any, **kwargs: Any) -> None:
         lambda patch: patch.setattr(sys, "executable", ""),
         lambda patch: patch.setattr(sys, "frozen", True, raising=False),
         lambda patch: patch.setattr(subprocess, "Popen", _no_process),
-        lambda patch: patch.setattr(painter, "_cores", lambda: 1),
+        lambda patch: patch.setattr(painter, "cores", lambda: 1),
     ],
 )
 def test_where_no_process_can_be_had_all_is_drawn_here(
