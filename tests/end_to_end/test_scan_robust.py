@@ -127,7 +127,7 @@ def test_stopped_by_hand_it_says_what_is_kept(series: Path, text: Path, tmp_path
 def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_there_is(
     series: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geoprobe.runs import folder
+    from geoprobe.runs import files, folder
 
     real, written = folder.write_whole, []
 
@@ -137,7 +137,8 @@ def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_there_is(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file, content)
 
-    monkeypatch.setattr(folder, "write_whole", full)
+    for place in (files, folder):
+        monkeypatch.setattr(place, "write_whole", full)
     with pytest.raises((GeoprobeError, OSError), match="No space left"):
         _scan(series, text, tmp_path / "run")
     monkeypatch.undo()
